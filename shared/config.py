@@ -1,0 +1,283 @@
+"""Every setting, threshold and name of Kith, in one tree.
+
+Parsed once at process start by :func:`load_settings` and passed in from there; nothing else reads the environment.
+A variable is ``KITH_<SECTION>_<FIELD>``, e.g. ``KITH_DATABASE_URL`` or ``KITH_DETECTION_MIN_CONFIDENCE``. Thresholds that
+are cosines belong to the model pack's embedding space: the pack carries them (``pack.json``), and the ones here, when set,
+override it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Environment(StrEnum):
+    """Where the process runs. ``TEST`` arms the guard that refuses any collection without the test's own prefix."""
+
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+    TEST = "test"
+
+
+class Section(BaseModel):
+    """One branch of the tree: immutable, and a misspelt field is an error instead of a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(Section):
+    """PostgreSQL, the truth."""
+
+    url: SecretStr = SecretStr("postgresql+asyncpg://kith@127.0.0.1:5432/kith")
+    pool_size: int = Field(10, ge=1, le=200)
+    connect_timeout_s: float = Field(10.0, gt=0)
+    lock_timeout_ms: int = Field(4000, ge=0, description="A statement waiting longer for a lock fails with ABORTED.")
+    statement_timeout_ms: int = Field(55_000, ge=0, description="Below the deadline cap, so the server ends it first.")
+
+
+class RedisSettings(Section):
+    """Redis or Valkey: arq's queue and wake-ups. May be lost at any time; PostgreSQL re-enqueues."""
+
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+
+
+class QdrantSettings(Section):
+    """Qdrant, the rebuildable index."""
+
+    url: str = "http://127.0.0.1:6334"
+    api_key: SecretStr | None = None
+    prefix: str = Field("kith", pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Collections are {prefix}_faces_{model}.")
+    timeout_s: float = Field(10.0, gt=0)
+    allow_destructive: bool = Field(False, description="Permits creating and deleting collections; migrations set it.")
+
+
+class RpcSettings(Section):
+    """One gRPC server process."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(50051, ge=0, le=65535)
+    health_port: int = Field(50052, ge=0, le=65535, description="grpc.health.v1 alone; answers when the main port is full.")
+    default_deadline_s: float = Field(10.0, gt=0, description="For calls that come without one.")
+    max_deadline_s: float = Field(60.0, gt=0)
+    min_deadline_s: float = Field(0.005, ge=0, description="A call with less time left is refused at once.")
+    max_concurrent_calls: int = Field(256, ge=1, description="Above it: RESOURCE_EXHAUSTED with RetryInfo.")
+    max_message_bytes: int = Field(16 * MIB, ge=MIB)
+    drain_s: float = Field(20.0, ge=0, description="How long calls in flight may take to end after SIGTERM.")
+    drain_announce_s: float = Field(0.0, ge=0, description="NOT_SERVING is shown this long before calls are refused.")
+
+
+class ServiceAddresses(Section):
+    """Where the four services answer, as gRPC targets."""
+
+    detection: str = "127.0.0.1:50051"
+    clustering: str = "127.0.0.1:50061"
+    persons: str = "127.0.0.1:50071"
+    suggestions: str = "127.0.0.1:50081"
+
+
+class AuthMode(StrEnum):
+    """``DISABLED``: every caller may do everything (development). ``TOKENS``: bearer tokens from ``tokens_file``."""
+
+    DISABLED = "disabled"
+    TOKENS = "tokens"
+
+
+class AuthSettings(Section):
+    """Who may call what."""
+
+    mode: AuthMode = AuthMode.DISABLED
+    tokens_file: Path | None = Field(None, description="JSON: [{token_sha256, subject, libraries, verbs}].")
+    service_token: SecretStr | None = Field(None, description="The bearer token this process sends to other services.")
+
+    @model_validator(mode="after")
+    def tokens_need_a_file(self) -> Self:
+        if self.mode is AuthMode.TOKENS and self.tokens_file is None:
+            raise ValueError("KITH_AUTH_TOKENS_FILE is required when KITH_AUTH_MODE=tokens")
+        return self
+
+
+class JobSettings(Section):
+    """Long work: leases, slices, the dispatcher."""
+
+    lease_s: float = Field(15.0, gt=0, description="A slice whose worker is silent this long is taken by another.")
+    heartbeat_s: float = Field(3.0, gt=0)
+    dispatch_interval_s: float = Field(1.0, gt=0, description="How often PostgreSQL is asked for work nobody holds.")
+    watch_poll_s: float = Field(1.0, gt=0, description="How often WatchJob looks if no notification came.")
+    max_attempts: int = Field(5, ge=1, description="A slice that fails this often fails its job.")
+    slices_per_worker: int = Field(2, ge=1)
+    drain_s: float = Field(20.0, ge=0)
+
+    @model_validator(mode="after")
+    def several_heartbeats_per_lease(self) -> Self:
+        if self.heartbeat_s * 3 > self.lease_s:
+            raise ValueError("jobs.lease_s must be at least three heartbeats")
+        return self
+
+
+class RelaySettings(Section):
+    """The relay from the outbox to Qdrant."""
+
+    batch: int = Field(250, ge=1, le=1000)
+    poll_s: float = Field(0.5, gt=0, description="How often the outbox is looked at without a poke.")
+    retry_s: float = Field(2.0, gt=0, description="The longest pause between tries while Qdrant is away.")
+
+
+class TelemetrySettings(Section):
+    """Logs, metrics, traces."""
+
+    log_level: str = "INFO"
+    log_format: str = Field("json", pattern="^(json|console)$")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus text over HTTP; 0 = off.")
+    otlp_endpoint: str | None = Field(None, description="OTLP/gRPC collector for traces; unset = no traces are made.")
+
+
+class ImageSettings(Section):
+    """What may be read as a photo, and from where."""
+
+    max_bytes: int = Field(64 * MIB, ge=1, description="For a photo read from a uri.")
+    max_content_bytes: int = Field(8 * MIB, ge=1, description="For a photo sent inside a request.")
+    max_pixels: int = Field(60_000_000, ge=1, description="Width x height above it is refused before decoding.")
+    min_side: int = Field(16, ge=1)
+    decode_timeout_s: float = Field(10.0, gt=0)
+    file_roots: tuple[Path, ...] = Field((), description="file: uris are read only below these folders.")
+    https_hosts: tuple[str, ...] = Field((), description="https: uris are fetched only from these hosts.")
+
+
+class Provider(StrEnum):
+    """onnxruntime execution provider. ``AUTO`` takes CUDA when the wheel has it and a device answers, else CPU."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
+class ModelSettings(Section):
+    """The model pack: an InsightFace pack by name (downloaded by InsightFace) or a folder by path."""
+
+    pack: str = "buffalo_l"
+    root: Path = Path("~/.insightface")
+    version: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9_]{0,40}$", description="Names the embedding space; default from the pack."
+    )
+    provider: Provider = Provider.AUTO
+    threads: int = Field(0, ge=0, description="Inference threads on CPU; 0 = one per core.")
+
+
+class DetectionSettings(Section):
+    """From photo to faces."""
+
+    det_size: int = Field(640, ge=64, le=2048, multiple_of=32)
+    min_confidence: float = Field(0.5, ge=0, le=1, description="SCRFD score below it is not a face.")
+    nms_iou: float = Field(0.4, gt=0, lt=1)
+    min_face_px: float = Field(16.0, ge=0, description="Shorter box side, in pixels of the upright photo.")
+    min_quality: float = Field(0.0, ge=0, le=1, description="Faces below it are not kept.")
+    redetect_iou: float = Field(0.5, gt=0, le=1, description="A detection this close to a stored box is the same face.")
+    max_faces: int = Field(500, ge=1, description="The best by confidence are kept.")
+    batch_max: int = Field(16, ge=1, description="Photos per inference on a GPU; always 1 on CPU.")
+    batch_wait_ms: float = Field(4.0, ge=0)
+    queue_max: int = Field(64, ge=1, description="Photos waiting for inference; above it RESOURCE_EXHAUSTED.")
+    stream_window: int = Field(16, ge=1, description="DetectStream: photos in flight per stream.")
+    session_slice: int = Field(256, ge=1, description="Photos per job slice.")
+    session_batch: int = Field(16, ge=1, description="Photos stored per transaction.")
+    crop_margin: float = Field(0.25, ge=0, le=2)
+
+
+class QualitySettings(Section):
+    """How the parts of quality become one figure; see ``shared/faces/quality.py`` for the formula."""
+
+    full_interocular_px: float = Field(40.0, gt=0, description="Inter-ocular distance that counts as full size.")
+    full_sharpness: float = Field(300.0, gt=0, description="Variance of Laplacian, on the 112 px crop, that counts as sharp.")
+    max_yaw_deg: float = Field(70.0, gt=0)
+    max_pitch_deg: float = Field(50.0, gt=0)
+    max_roll_deg: float = Field(90.0, gt=0)
+    seed_floor: float = Field(0.2, ge=0, le=1, description="Faces below it may join a cluster but never form one.")
+
+
+class ClusteringSettings(Section):
+    """Grouping unknown faces; cosines unset here come from the pack."""
+
+    neighbours: int = Field(32, ge=4, le=256)
+    min_cluster_size: int = Field(3, ge=2)
+    min_samples: int = Field(3, ge=1)
+    small_set: int = Field(2000, ge=0, description="At most so many faces are clustered by the hdbscan library.")
+    block_rows: int = Field(2048, ge=64)
+    knn_floor: float | None = Field(None, ge=-1, le=1)
+    link_floor: float | None = Field(None, ge=-1, le=1)
+    merge: float | None = Field(None, ge=-1, le=1)
+    attach: float | None = Field(None, ge=-1, le=1)
+    attach_margin: float | None = Field(None, ge=0, le=1)
+    memory_budget_mb: int = Field(4096, ge=64, description="A run that would need more is refused before it starts.")
+
+
+class PersonSettings(Section):
+    """People and their prototypes."""
+
+    max_name_length: int = Field(200, ge=1)
+    max_notes_bytes: int = Field(2048, ge=0)
+    max_prototypes: int = Field(24, ge=1)
+    max_prototypes_per_era: int = Field(4, ge=1)
+    prototype_min_quality: float = Field(0.2, ge=0, le=1)
+
+
+class SuggestionSettings(Section):
+    """Questions to people. Floors unset here come from the pack."""
+
+    floor: float | None = Field(None, ge=-1, le=1, description="Cosine below which no question is asked.")
+    min_confidence: float = Field(0.5, ge=0, le=1, description="Calibrated confidence below which none is asked.")
+    max_per_person: int = Field(200, ge=1)
+    query_prototypes: int = Field(16, ge=1, description="Prototypes used per find-more run and person.")
+    candidates_per_query: int = Field(100, ge=1, le=1000)
+    near_duplicate_bits: int = Field(5, ge=0, le=64)
+    near_duplicate_s: float = Field(10.0, ge=0)
+    expire_days: int = Field(90, ge=1)
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KITH_", env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
+    )
+
+    environment: Environment = Environment.DEVELOPMENT
+    data_dir: Annotated[Path, Field(description="Scratch space of this process (crop cache).")] = Path("/var/tmp/kith")
+    database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
+    qdrant: QdrantSettings = QdrantSettings()
+    rpc: RpcSettings = RpcSettings()
+    services: ServiceAddresses = ServiceAddresses()
+    auth: AuthSettings = AuthSettings()
+    jobs: JobSettings = JobSettings()
+    relay: RelaySettings = RelaySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    images: ImageSettings = ImageSettings()
+    model: ModelSettings = ModelSettings()
+    detection: DetectionSettings = DetectionSettings()
+    quality: QualitySettings = QualitySettings()
+    clustering: ClusteringSettings = ClusteringSettings()
+    persons: PersonSettings = PersonSettings()
+    suggestions: SuggestionSettings = SuggestionSettings()
+
+    @field_validator("data_dir")
+    @classmethod
+    def expand_home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @model_validator(mode="after")
+    def test_prefix_is_random(self) -> Self:
+        if self.environment is Environment.TEST and not self.qdrant.prefix.startswith("test_"):
+            raise ValueError("in tests KITH_QDRANT_PREFIX must start with 'test_', so that no test touches real vectors")
+        return self
+
+
+def load_settings() -> Settings:
+    """Read the environment once. Raises ``pydantic.ValidationError`` naming each variable that is wrong."""
+    return Settings()
