@@ -29,7 +29,7 @@ def generate_stubs(out: Path) -> None:
         f"--plugin={name}={Path(sys.executable).parent / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
     ]
     outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python")]
-    typed = [f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}"]
+    typed = [f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet,only_async,generate_concrete_servicer_stubs:{out}"]
     code = protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *plugins, *outputs, *typed, *files])
     if code != 0:
         raise SystemExit(code)

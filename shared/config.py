@@ -46,6 +46,7 @@ class RedisSettings(Section):
     """Redis or Valkey: arq's queue and wake-ups. May be lost at any time; PostgreSQL re-enqueues."""
 
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    queue_prefix: str = Field("kith", pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Queues are {prefix}:{service}.")
 
 
 class QdrantSettings(Section):

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.clustering.v1 import centroids_pb2 as _centroids_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,78 +14,53 @@ GRPC_VERSION: str
 class CentroidServiceStub:
     """The robust mean of each person's embeddings."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> CentroidServiceAsyncStub: ...
-    ComputeCentroids: _grpc.UnaryUnaryMultiCallable[_centroids_pb2.ComputeCentroidsRequest, _centroids_pb2.ComputeCentroidsResponse]
-    """Computes the centroids of the given persons where they are stale, or of all with `force`. A person without faces has
-    none: earlier ones are deleted.
-    """
-    ListCentroids: _grpc.UnaryUnaryMultiCallable[_centroids_pb2.ListCentroidsRequest, _centroids_pb2.ListCentroidsResponse]
-    """Centroids of a library or a person, by person."""
-    SearchByCentroid: _grpc.UnaryUnaryMultiCallable[_centroids_pb2.SearchByCentroidRequest, _centroids_pb2.SearchByCentroidResponse]
-    """Unassigned faces most like a person's centroids, best first; near-duplicate photos count once. Computes stale centroids
-    first. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if the person has no faces.
-    """
-    DeleteCentroids: _grpc.UnaryUnaryMultiCallable[_centroids_pb2.DeleteCentroidsRequest, _centroids_pb2.DeleteCentroidsResponse]
-    """Deletes a person's centroids; the next search computes them again."""
-
-@_typing.type_check_only
-class CentroidServiceAsyncStub(CentroidServiceStub):
-    """The robust mean of each person's embeddings."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ComputeCentroids: _aio.UnaryUnaryMultiCallable[_centroids_pb2.ComputeCentroidsRequest, _centroids_pb2.ComputeCentroidsResponse]  # type: ignore[assignment]
+    ComputeCentroids: _aio.UnaryUnaryMultiCallable[_centroids_pb2.ComputeCentroidsRequest, _centroids_pb2.ComputeCentroidsResponse]
     """Computes the centroids of the given persons where they are stale, or of all with `force`. A person without faces has
     none: earlier ones are deleted.
     """
-    ListCentroids: _aio.UnaryUnaryMultiCallable[_centroids_pb2.ListCentroidsRequest, _centroids_pb2.ListCentroidsResponse]  # type: ignore[assignment]
+    ListCentroids: _aio.UnaryUnaryMultiCallable[_centroids_pb2.ListCentroidsRequest, _centroids_pb2.ListCentroidsResponse]
     """Centroids of a library or a person, by person."""
-    SearchByCentroid: _aio.UnaryUnaryMultiCallable[_centroids_pb2.SearchByCentroidRequest, _centroids_pb2.SearchByCentroidResponse]  # type: ignore[assignment]
+    SearchByCentroid: _aio.UnaryUnaryMultiCallable[_centroids_pb2.SearchByCentroidRequest, _centroids_pb2.SearchByCentroidResponse]
     """Unassigned faces most like a person's centroids, best first; near-duplicate photos count once. Computes stale centroids
     first. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if the person has no faces.
     """
-    DeleteCentroids: _aio.UnaryUnaryMultiCallable[_centroids_pb2.DeleteCentroidsRequest, _centroids_pb2.DeleteCentroidsResponse]  # type: ignore[assignment]
+    DeleteCentroids: _aio.UnaryUnaryMultiCallable[_centroids_pb2.DeleteCentroidsRequest, _centroids_pb2.DeleteCentroidsResponse]
     """Deletes a person's centroids; the next search computes them again."""
 
-class CentroidServiceServicer(metaclass=_abc_1.ABCMeta):
+class CentroidServiceServicer:
     """The robust mean of each person's embeddings."""
 
-    @_abc_1.abstractmethod
     def ComputeCentroids(
         self,
         request: _centroids_pb2.ComputeCentroidsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_centroids_pb2.ComputeCentroidsResponse, _abc.Awaitable[_centroids_pb2.ComputeCentroidsResponse]]:
+        context: _aio.ServicerContext[_centroids_pb2.ComputeCentroidsRequest, _abc.Awaitable[_centroids_pb2.ComputeCentroidsResponse]],
+    ) -> _abc.Awaitable[_centroids_pb2.ComputeCentroidsResponse]:
         """Computes the centroids of the given persons where they are stale, or of all with `force`. A person without faces has
         none: earlier ones are deleted.
         """
 
-    @_abc_1.abstractmethod
     def ListCentroids(
         self,
         request: _centroids_pb2.ListCentroidsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_centroids_pb2.ListCentroidsResponse, _abc.Awaitable[_centroids_pb2.ListCentroidsResponse]]:
+        context: _aio.ServicerContext[_centroids_pb2.ListCentroidsRequest, _abc.Awaitable[_centroids_pb2.ListCentroidsResponse]],
+    ) -> _abc.Awaitable[_centroids_pb2.ListCentroidsResponse]:
         """Centroids of a library or a person, by person."""
 
-    @_abc_1.abstractmethod
     def SearchByCentroid(
         self,
         request: _centroids_pb2.SearchByCentroidRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_centroids_pb2.SearchByCentroidResponse, _abc.Awaitable[_centroids_pb2.SearchByCentroidResponse]]:
+        context: _aio.ServicerContext[_centroids_pb2.SearchByCentroidRequest, _abc.Awaitable[_centroids_pb2.SearchByCentroidResponse]],
+    ) -> _abc.Awaitable[_centroids_pb2.SearchByCentroidResponse]:
         """Unassigned faces most like a person's centroids, best first; near-duplicate photos count once. Computes stale centroids
         first. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if the person has no faces.
         """
 
-    @_abc_1.abstractmethod
     def DeleteCentroids(
         self,
         request: _centroids_pb2.DeleteCentroidsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_centroids_pb2.DeleteCentroidsResponse, _abc.Awaitable[_centroids_pb2.DeleteCentroidsResponse]]:
+        context: _aio.ServicerContext[_centroids_pb2.DeleteCentroidsRequest, _abc.Awaitable[_centroids_pb2.DeleteCentroidsResponse]],
+    ) -> _abc.Awaitable[_centroids_pb2.DeleteCentroidsResponse]:
         """Deletes a person's centroids; the next search computes them again."""
 
-def add_CentroidServiceServicer_to_server(servicer: CentroidServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_CentroidServiceServicer_to_server(servicer: CentroidServiceServicer, server: _aio.Server) -> None: ...

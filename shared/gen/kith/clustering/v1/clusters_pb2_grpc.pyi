@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.clustering.v1 import clusters_pb2 as _clusters_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,117 +14,82 @@ GRPC_VERSION: str
 class ClusterServiceStub:
     """Groups of faces nobody has named yet."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
-    ListClusters: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.ListClustersRequest, _clusters_pb2.ListClustersResponse]
-    """Clusters of a library, largest first."""
-    GetCluster: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _clusters_pb2.GetClusterResponse]
-    """One cluster with a page of its members."""
-    ClusterFaces: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.ClusterFacesRequest, _clusters_pb2.ClusterFacesResponse]
-    """Groups the unassigned faces, as a job. Ids of clusters that stay alike stay; assigned faces are never touched.
-    Job result: {run_id, faces, clusters, clustered, noise, assigned} (assigned: DUAL only).
-    """
-    LabelCluster: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.LabelClusterRequest, _clusters_pb2.LabelClusterResponse]
-    """Says who a cluster is: assigns all its faces to a person, who may be new, and ends the cluster. With `etag`, ABORTED,
-    CLUSTER_CHANGED if its members are others now than when it was read. Faces that cannot be assigned (excluded by a human,
-    assigned meanwhile) are named, the rest go through.
-    """
-    SplitCluster: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.SplitClusterRequest, _clusters_pb2.SplitClusterResponse]
-    """Cuts a cluster in parts, by a finer grouping or by the given faces."""
-    DismissCluster: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.DismissClusterRequest, _clusters_pb2.DismissClusterResponse]
-    """Puts a cluster away ("nobody I know"); its faces come back only if asked for."""
-    ListClusterRuns: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.ListClusterRunsRequest, _clusters_pb2.ListClusterRunsResponse]
-    """Past runs with their figures, newest first."""
-
-@_typing.type_check_only
-class ClusterServiceAsyncStub(ClusterServiceStub):
-    """Groups of faces nobody has named yet."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListClusters: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ListClustersRequest, _clusters_pb2.ListClustersResponse]  # type: ignore[assignment]
+    ListClusters: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ListClustersRequest, _clusters_pb2.ListClustersResponse]
     """Clusters of a library, largest first."""
-    GetCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _clusters_pb2.GetClusterResponse]  # type: ignore[assignment]
+    GetCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _clusters_pb2.GetClusterResponse]
     """One cluster with a page of its members."""
-    ClusterFaces: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ClusterFacesRequest, _clusters_pb2.ClusterFacesResponse]  # type: ignore[assignment]
+    ClusterFaces: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ClusterFacesRequest, _clusters_pb2.ClusterFacesResponse]
     """Groups the unassigned faces, as a job. Ids of clusters that stay alike stay; assigned faces are never touched.
     Job result: {run_id, faces, clusters, clustered, noise, assigned} (assigned: DUAL only).
     """
-    LabelCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.LabelClusterRequest, _clusters_pb2.LabelClusterResponse]  # type: ignore[assignment]
+    LabelCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.LabelClusterRequest, _clusters_pb2.LabelClusterResponse]
     """Says who a cluster is: assigns all its faces to a person, who may be new, and ends the cluster. With `etag`, ABORTED,
     CLUSTER_CHANGED if its members are others now than when it was read. Faces that cannot be assigned (excluded by a human,
     assigned meanwhile) are named, the rest go through.
     """
-    SplitCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.SplitClusterRequest, _clusters_pb2.SplitClusterResponse]  # type: ignore[assignment]
+    SplitCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.SplitClusterRequest, _clusters_pb2.SplitClusterResponse]
     """Cuts a cluster in parts, by a finer grouping or by the given faces."""
-    DismissCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DismissClusterRequest, _clusters_pb2.DismissClusterResponse]  # type: ignore[assignment]
+    DismissCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DismissClusterRequest, _clusters_pb2.DismissClusterResponse]
     """Puts a cluster away ("nobody I know"); its faces come back only if asked for."""
-    ListClusterRuns: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ListClusterRunsRequest, _clusters_pb2.ListClusterRunsResponse]  # type: ignore[assignment]
+    ListClusterRuns: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ListClusterRunsRequest, _clusters_pb2.ListClusterRunsResponse]
     """Past runs with their figures, newest first."""
 
-class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
+class ClusterServiceServicer:
     """Groups of faces nobody has named yet."""
 
-    @_abc_1.abstractmethod
     def ListClusters(
         self,
         request: _clusters_pb2.ListClustersRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_clusters_pb2.ListClustersResponse, _abc.Awaitable[_clusters_pb2.ListClustersResponse]]:
+        context: _aio.ServicerContext[_clusters_pb2.ListClustersRequest, _abc.Awaitable[_clusters_pb2.ListClustersResponse]],
+    ) -> _abc.Awaitable[_clusters_pb2.ListClustersResponse]:
         """Clusters of a library, largest first."""
 
-    @_abc_1.abstractmethod
     def GetCluster(
         self,
         request: _clusters_pb2.GetClusterRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_clusters_pb2.GetClusterResponse, _abc.Awaitable[_clusters_pb2.GetClusterResponse]]:
+        context: _aio.ServicerContext[_clusters_pb2.GetClusterRequest, _abc.Awaitable[_clusters_pb2.GetClusterResponse]],
+    ) -> _abc.Awaitable[_clusters_pb2.GetClusterResponse]:
         """One cluster with a page of its members."""
 
-    @_abc_1.abstractmethod
     def ClusterFaces(
         self,
         request: _clusters_pb2.ClusterFacesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_clusters_pb2.ClusterFacesResponse, _abc.Awaitable[_clusters_pb2.ClusterFacesResponse]]:
+        context: _aio.ServicerContext[_clusters_pb2.ClusterFacesRequest, _abc.Awaitable[_clusters_pb2.ClusterFacesResponse]],
+    ) -> _abc.Awaitable[_clusters_pb2.ClusterFacesResponse]:
         """Groups the unassigned faces, as a job. Ids of clusters that stay alike stay; assigned faces are never touched.
         Job result: {run_id, faces, clusters, clustered, noise, assigned} (assigned: DUAL only).
         """
 
-    @_abc_1.abstractmethod
     def LabelCluster(
         self,
         request: _clusters_pb2.LabelClusterRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_clusters_pb2.LabelClusterResponse, _abc.Awaitable[_clusters_pb2.LabelClusterResponse]]:
+        context: _aio.ServicerContext[_clusters_pb2.LabelClusterRequest, _abc.Awaitable[_clusters_pb2.LabelClusterResponse]],
+    ) -> _abc.Awaitable[_clusters_pb2.LabelClusterResponse]:
         """Says who a cluster is: assigns all its faces to a person, who may be new, and ends the cluster. With `etag`, ABORTED,
         CLUSTER_CHANGED if its members are others now than when it was read. Faces that cannot be assigned (excluded by a human,
         assigned meanwhile) are named, the rest go through.
         """
 
-    @_abc_1.abstractmethod
     def SplitCluster(
         self,
         request: _clusters_pb2.SplitClusterRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_clusters_pb2.SplitClusterResponse, _abc.Awaitable[_clusters_pb2.SplitClusterResponse]]:
+        context: _aio.ServicerContext[_clusters_pb2.SplitClusterRequest, _abc.Awaitable[_clusters_pb2.SplitClusterResponse]],
+    ) -> _abc.Awaitable[_clusters_pb2.SplitClusterResponse]:
         """Cuts a cluster in parts, by a finer grouping or by the given faces."""
 
-    @_abc_1.abstractmethod
     def DismissCluster(
         self,
         request: _clusters_pb2.DismissClusterRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_clusters_pb2.DismissClusterResponse, _abc.Awaitable[_clusters_pb2.DismissClusterResponse]]:
+        context: _aio.ServicerContext[_clusters_pb2.DismissClusterRequest, _abc.Awaitable[_clusters_pb2.DismissClusterResponse]],
+    ) -> _abc.Awaitable[_clusters_pb2.DismissClusterResponse]:
         """Puts a cluster away ("nobody I know"); its faces come back only if asked for."""
 
-    @_abc_1.abstractmethod
     def ListClusterRuns(
         self,
         request: _clusters_pb2.ListClusterRunsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_clusters_pb2.ListClusterRunsResponse, _abc.Awaitable[_clusters_pb2.ListClusterRunsResponse]]:
+        context: _aio.ServicerContext[_clusters_pb2.ListClusterRunsRequest, _abc.Awaitable[_clusters_pb2.ListClusterRunsResponse]],
+    ) -> _abc.Awaitable[_clusters_pb2.ListClusterRunsResponse]:
         """Past runs with their figures, newest first."""
 
-def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.detection.v1 import assets_pb2 as _assets_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,72 +14,49 @@ GRPC_VERSION: str
 class AssetServiceStub:
     """The photos of a library. Kith keeps where they are and what it learnt, never the photos themselves."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> AssetServiceAsyncStub: ...
-    RegisterAssets: _grpc.UnaryUnaryMultiCallable[_assets_pb2.RegisterAssetsRequest, _assets_pb2.RegisterAssetsResponse]
-    """Adds photos, or replaces uri and capture time of those that are there. Up to 500, all or none. Registering detects
-    nothing; start a detection session for that.
-    """
-    GetAsset: _grpc.UnaryUnaryMultiCallable[_assets_pb2.GetAssetRequest, _assets_pb2.GetAssetResponse]
-    """One photo."""
-    ListAssets: _grpc.UnaryUnaryMultiCallable[_assets_pb2.ListAssetsRequest, _assets_pb2.ListAssetsResponse]
-    """Photos of a library, by asset id."""
-    DeleteAssets: _grpc.UnaryUnaryMultiCallable[_assets_pb2.DeleteAssetsRequest, _assets_pb2.DeleteAssetsResponse]
-    """Removes photos with their faces, embeddings, suggestions and points. Up to 500, all or none."""
-
-@_typing.type_check_only
-class AssetServiceAsyncStub(AssetServiceStub):
-    """The photos of a library. Kith keeps where they are and what it learnt, never the photos themselves."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    RegisterAssets: _aio.UnaryUnaryMultiCallable[_assets_pb2.RegisterAssetsRequest, _assets_pb2.RegisterAssetsResponse]  # type: ignore[assignment]
+    RegisterAssets: _aio.UnaryUnaryMultiCallable[_assets_pb2.RegisterAssetsRequest, _assets_pb2.RegisterAssetsResponse]
     """Adds photos, or replaces uri and capture time of those that are there. Up to 500, all or none. Registering detects
     nothing; start a detection session for that.
     """
-    GetAsset: _aio.UnaryUnaryMultiCallable[_assets_pb2.GetAssetRequest, _assets_pb2.GetAssetResponse]  # type: ignore[assignment]
+    GetAsset: _aio.UnaryUnaryMultiCallable[_assets_pb2.GetAssetRequest, _assets_pb2.GetAssetResponse]
     """One photo."""
-    ListAssets: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListAssetsRequest, _assets_pb2.ListAssetsResponse]  # type: ignore[assignment]
+    ListAssets: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListAssetsRequest, _assets_pb2.ListAssetsResponse]
     """Photos of a library, by asset id."""
-    DeleteAssets: _aio.UnaryUnaryMultiCallable[_assets_pb2.DeleteAssetsRequest, _assets_pb2.DeleteAssetsResponse]  # type: ignore[assignment]
+    DeleteAssets: _aio.UnaryUnaryMultiCallable[_assets_pb2.DeleteAssetsRequest, _assets_pb2.DeleteAssetsResponse]
     """Removes photos with their faces, embeddings, suggestions and points. Up to 500, all or none."""
 
-class AssetServiceServicer(metaclass=_abc_1.ABCMeta):
+class AssetServiceServicer:
     """The photos of a library. Kith keeps where they are and what it learnt, never the photos themselves."""
 
-    @_abc_1.abstractmethod
     def RegisterAssets(
         self,
         request: _assets_pb2.RegisterAssetsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assets_pb2.RegisterAssetsResponse, _abc.Awaitable[_assets_pb2.RegisterAssetsResponse]]:
+        context: _aio.ServicerContext[_assets_pb2.RegisterAssetsRequest, _abc.Awaitable[_assets_pb2.RegisterAssetsResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.RegisterAssetsResponse]:
         """Adds photos, or replaces uri and capture time of those that are there. Up to 500, all or none. Registering detects
         nothing; start a detection session for that.
         """
 
-    @_abc_1.abstractmethod
     def GetAsset(
         self,
         request: _assets_pb2.GetAssetRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assets_pb2.GetAssetResponse, _abc.Awaitable[_assets_pb2.GetAssetResponse]]:
+        context: _aio.ServicerContext[_assets_pb2.GetAssetRequest, _abc.Awaitable[_assets_pb2.GetAssetResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.GetAssetResponse]:
         """One photo."""
 
-    @_abc_1.abstractmethod
     def ListAssets(
         self,
         request: _assets_pb2.ListAssetsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assets_pb2.ListAssetsResponse, _abc.Awaitable[_assets_pb2.ListAssetsResponse]]:
+        context: _aio.ServicerContext[_assets_pb2.ListAssetsRequest, _abc.Awaitable[_assets_pb2.ListAssetsResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.ListAssetsResponse]:
         """Photos of a library, by asset id."""
 
-    @_abc_1.abstractmethod
     def DeleteAssets(
         self,
         request: _assets_pb2.DeleteAssetsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assets_pb2.DeleteAssetsResponse, _abc.Awaitable[_assets_pb2.DeleteAssetsResponse]]:
+        context: _aio.ServicerContext[_assets_pb2.DeleteAssetsRequest, _abc.Awaitable[_assets_pb2.DeleteAssetsResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.DeleteAssetsResponse]:
         """Removes photos with their faces, embeddings, suggestions and points. Up to 500, all or none."""
 
-def add_AssetServiceServicer_to_server(servicer: AssetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_AssetServiceServicer_to_server(servicer: AssetServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.detection.v1 import detection_pb2 as _detection_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,81 +14,55 @@ GRPC_VERSION: str
 class DetectionServiceStub:
     """Finds faces in images. Stateless: nothing is stored. Sessions (DetectionSessionService) store."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> DetectionServiceAsyncStub: ...
-    DetectFaces: _grpc.UnaryUnaryMultiCallable[_detection_pb2.DetectFacesRequest, _detection_pb2.DetectFacesResponse]
-    """The faces of one image. INVALID_ARGUMENT, IMAGE_UNREADABLE or IMAGE_TOO_LARGE for what cannot be read;
-    RESOURCE_EXHAUSTED, OVERLOADED when the inference queue is full.
-    """
-    DetectStream: _grpc.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]
-    """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); send no
-    more than that before replies come. Replies carry the `sequence` of their request and may come in another order. An
-    image that fails is a reply with `failure`, never the end of the stream. Not subject to the 60 s cap.
-    """
-    CompareFaces: _grpc.UnaryUnaryMultiCallable[_detection_pb2.CompareFacesRequest, _detection_pb2.CompareFacesResponse]
-    """Are two faces the same person? Compares the largest face of each image, or stored faces."""
-    GetModelInfo: _grpc.UnaryUnaryMultiCallable[_detection_pb2.GetModelInfoRequest, _detection_pb2.GetModelInfoResponse]
-    """What model this server runs, on what hardware."""
-
-@_typing.type_check_only
-class DetectionServiceAsyncStub(DetectionServiceStub):
-    """Finds faces in images. Stateless: nothing is stored. Sessions (DetectionSessionService) store."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    DetectFaces: _aio.UnaryUnaryMultiCallable[_detection_pb2.DetectFacesRequest, _detection_pb2.DetectFacesResponse]  # type: ignore[assignment]
+    DetectFaces: _aio.UnaryUnaryMultiCallable[_detection_pb2.DetectFacesRequest, _detection_pb2.DetectFacesResponse]
     """The faces of one image. INVALID_ARGUMENT, IMAGE_UNREADABLE or IMAGE_TOO_LARGE for what cannot be read;
     RESOURCE_EXHAUSTED, OVERLOADED when the inference queue is full.
     """
-    DetectStream: _aio.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]  # type: ignore[assignment]
+    DetectStream: _aio.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]
     """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); send no
     more than that before replies come. Replies carry the `sequence` of their request and may come in another order. An
     image that fails is a reply with `failure`, never the end of the stream. Not subject to the 60 s cap.
     """
-    CompareFaces: _aio.UnaryUnaryMultiCallable[_detection_pb2.CompareFacesRequest, _detection_pb2.CompareFacesResponse]  # type: ignore[assignment]
+    CompareFaces: _aio.UnaryUnaryMultiCallable[_detection_pb2.CompareFacesRequest, _detection_pb2.CompareFacesResponse]
     """Are two faces the same person? Compares the largest face of each image, or stored faces."""
-    GetModelInfo: _aio.UnaryUnaryMultiCallable[_detection_pb2.GetModelInfoRequest, _detection_pb2.GetModelInfoResponse]  # type: ignore[assignment]
+    GetModelInfo: _aio.UnaryUnaryMultiCallable[_detection_pb2.GetModelInfoRequest, _detection_pb2.GetModelInfoResponse]
     """What model this server runs, on what hardware."""
 
-class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
+class DetectionServiceServicer:
     """Finds faces in images. Stateless: nothing is stored. Sessions (DetectionSessionService) store."""
 
-    @_abc_1.abstractmethod
     def DetectFaces(
         self,
         request: _detection_pb2.DetectFacesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_detection_pb2.DetectFacesResponse, _abc.Awaitable[_detection_pb2.DetectFacesResponse]]:
+        context: _aio.ServicerContext[_detection_pb2.DetectFacesRequest, _abc.Awaitable[_detection_pb2.DetectFacesResponse]],
+    ) -> _abc.Awaitable[_detection_pb2.DetectFacesResponse]:
         """The faces of one image. INVALID_ARGUMENT, IMAGE_UNREADABLE or IMAGE_TOO_LARGE for what cannot be read;
         RESOURCE_EXHAUSTED, OVERLOADED when the inference queue is full.
         """
 
-    @_abc_1.abstractmethod
     def DetectStream(
         self,
-        request_iterator: _MaybeAsyncIterator[_detection_pb2.DetectStreamRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_detection_pb2.DetectStreamResponse], _abc.AsyncIterator[_detection_pb2.DetectStreamResponse]]:
+        request_iterator: _abc.AsyncIterator[_detection_pb2.DetectStreamRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_detection_pb2.DetectStreamRequest], _abc.AsyncIterator[_detection_pb2.DetectStreamResponse]],
+    ) -> _abc.AsyncIterator[_detection_pb2.DetectStreamResponse]:
         """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); send no
         more than that before replies come. Replies carry the `sequence` of their request and may come in another order. An
         image that fails is a reply with `failure`, never the end of the stream. Not subject to the 60 s cap.
         """
 
-    @_abc_1.abstractmethod
     def CompareFaces(
         self,
         request: _detection_pb2.CompareFacesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_detection_pb2.CompareFacesResponse, _abc.Awaitable[_detection_pb2.CompareFacesResponse]]:
+        context: _aio.ServicerContext[_detection_pb2.CompareFacesRequest, _abc.Awaitable[_detection_pb2.CompareFacesResponse]],
+    ) -> _abc.Awaitable[_detection_pb2.CompareFacesResponse]:
         """Are two faces the same person? Compares the largest face of each image, or stored faces."""
 
-    @_abc_1.abstractmethod
     def GetModelInfo(
         self,
         request: _detection_pb2.GetModelInfoRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_detection_pb2.GetModelInfoResponse, _abc.Awaitable[_detection_pb2.GetModelInfoResponse]]:
+        context: _aio.ServicerContext[_detection_pb2.GetModelInfoRequest, _abc.Awaitable[_detection_pb2.GetModelInfoResponse]],
+    ) -> _abc.Awaitable[_detection_pb2.GetModelInfoResponse]:
         """What model this server runs, on what hardware."""
 
-def add_DetectionServiceServicer_to_server(servicer: DetectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_DetectionServiceServicer_to_server(servicer: DetectionServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.detection.v1 import doctor_pb2 as _doctor_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,54 +14,36 @@ GRPC_VERSION: str
 class DoctorServiceStub:
     """Says whether PostgreSQL and Qdrant agree, and mends it when they do not. PostgreSQL is the truth."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> DoctorServiceAsyncStub: ...
-    CheckConsistency: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.CheckConsistencyRequest, _doctor_pb2.CheckConsistencyResponse]
-    """Compares both stores for one library. Reads only."""
-    Reconcile: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ReconcileRequest, _doctor_pb2.ReconcileResponse]
-    """Mends every drift: missing and stale points are written, strangers deleted. Result: {upserted, deleted}."""
-    RebuildVectors: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.RebuildVectorsRequest, _doctor_pb2.RebuildVectorsResponse]
-    """Makes the library's whole index again from PostgreSQL. Result: {upserted}."""
-
-@_typing.type_check_only
-class DoctorServiceAsyncStub(DoctorServiceStub):
-    """Says whether PostgreSQL and Qdrant agree, and mends it when they do not. PostgreSQL is the truth."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CheckConsistency: _aio.UnaryUnaryMultiCallable[_doctor_pb2.CheckConsistencyRequest, _doctor_pb2.CheckConsistencyResponse]  # type: ignore[assignment]
+    CheckConsistency: _aio.UnaryUnaryMultiCallable[_doctor_pb2.CheckConsistencyRequest, _doctor_pb2.CheckConsistencyResponse]
     """Compares both stores for one library. Reads only."""
-    Reconcile: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReconcileRequest, _doctor_pb2.ReconcileResponse]  # type: ignore[assignment]
+    Reconcile: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReconcileRequest, _doctor_pb2.ReconcileResponse]
     """Mends every drift: missing and stale points are written, strangers deleted. Result: {upserted, deleted}."""
-    RebuildVectors: _aio.UnaryUnaryMultiCallable[_doctor_pb2.RebuildVectorsRequest, _doctor_pb2.RebuildVectorsResponse]  # type: ignore[assignment]
+    RebuildVectors: _aio.UnaryUnaryMultiCallable[_doctor_pb2.RebuildVectorsRequest, _doctor_pb2.RebuildVectorsResponse]
     """Makes the library's whole index again from PostgreSQL. Result: {upserted}."""
 
-class DoctorServiceServicer(metaclass=_abc_1.ABCMeta):
+class DoctorServiceServicer:
     """Says whether PostgreSQL and Qdrant agree, and mends it when they do not. PostgreSQL is the truth."""
 
-    @_abc_1.abstractmethod
     def CheckConsistency(
         self,
         request: _doctor_pb2.CheckConsistencyRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_doctor_pb2.CheckConsistencyResponse, _abc.Awaitable[_doctor_pb2.CheckConsistencyResponse]]:
+        context: _aio.ServicerContext[_doctor_pb2.CheckConsistencyRequest, _abc.Awaitable[_doctor_pb2.CheckConsistencyResponse]],
+    ) -> _abc.Awaitable[_doctor_pb2.CheckConsistencyResponse]:
         """Compares both stores for one library. Reads only."""
 
-    @_abc_1.abstractmethod
     def Reconcile(
         self,
         request: _doctor_pb2.ReconcileRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_doctor_pb2.ReconcileResponse, _abc.Awaitable[_doctor_pb2.ReconcileResponse]]:
+        context: _aio.ServicerContext[_doctor_pb2.ReconcileRequest, _abc.Awaitable[_doctor_pb2.ReconcileResponse]],
+    ) -> _abc.Awaitable[_doctor_pb2.ReconcileResponse]:
         """Mends every drift: missing and stale points are written, strangers deleted. Result: {upserted, deleted}."""
 
-    @_abc_1.abstractmethod
     def RebuildVectors(
         self,
         request: _doctor_pb2.RebuildVectorsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_doctor_pb2.RebuildVectorsResponse, _abc.Awaitable[_doctor_pb2.RebuildVectorsResponse]]:
+        context: _aio.ServicerContext[_doctor_pb2.RebuildVectorsRequest, _abc.Awaitable[_doctor_pb2.RebuildVectorsResponse]],
+    ) -> _abc.Awaitable[_doctor_pb2.RebuildVectorsResponse]:
         """Makes the library's whole index again from PostgreSQL. Result: {upserted}."""
 
-def add_DoctorServiceServicer_to_server(servicer: DoctorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_DoctorServiceServicer_to_server(servicer: DoctorServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.detection.v1 import faces_pb2 as _faces_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,126 +14,90 @@ GRPC_VERSION: str
 class FaceServiceStub:
     """The faces that were found, drawn by hand or imported."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> FaceServiceAsyncStub: ...
-    GetFace: _grpc.UnaryUnaryMultiCallable[_faces_pb2.GetFaceRequest, _faces_pb2.GetFaceResponse]
-    """One face."""
-    BatchGetFaces: _grpc.UnaryUnaryMultiCallable[_faces_pb2.BatchGetFacesRequest, _faces_pb2.BatchGetFacesResponse]
-    """Up to 500 faces; those that are not there are named, not an error."""
-    ListFaces: _grpc.UnaryUnaryMultiCallable[_faces_pb2.ListFacesRequest, _faces_pb2.ListFacesResponse]
-    """Faces of a library that pass every given filter, oldest first."""
-    SearchFaces: _grpc.UnaryUnaryMultiCallable[_faces_pb2.SearchFacesRequest, _faces_pb2.SearchFacesResponse]
-    """The stored faces most like a given one, best first."""
-    AddFace: _grpc.UnaryUnaryMultiCallable[_faces_pb2.AddFaceRequest, _faces_pb2.AddFaceResponse]
-    """A face that detection missed: a box drawn by a person, embedded from that box."""
-    UpdateFace: _grpc.UnaryUnaryMultiCallable[_faces_pb2.UpdateFaceRequest, _faces_pb2.UpdateFaceResponse]
-    """Changes a face's state: IGNORED and NOT_A_FACE are remembered at re-detection, and can be taken back."""
-    GetFaceCrop: _grpc.UnaryUnaryMultiCallable[_faces_pb2.GetFaceCropRequest, _faces_pb2.GetFaceCropResponse]
-    """The picture of one face, cut from the original photo."""
-    GetFaceStats: _grpc.UnaryUnaryMultiCallable[_faces_pb2.GetFaceStatsRequest, _faces_pb2.GetFaceStatsResponse]
-    """Counts of a library's faces."""
-    ImportFaces: _grpc.StreamUnaryMultiCallable[_faces_pb2.ImportFacesRequest, _faces_pb2.ImportFacesResponse]
-    """Boxes and embeddings made by another system with a declared model version, matched to stored faces by IoU."""
-
-@_typing.type_check_only
-class FaceServiceAsyncStub(FaceServiceStub):
-    """The faces that were found, drawn by hand or imported."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetFace: _aio.UnaryUnaryMultiCallable[_faces_pb2.GetFaceRequest, _faces_pb2.GetFaceResponse]  # type: ignore[assignment]
+    GetFace: _aio.UnaryUnaryMultiCallable[_faces_pb2.GetFaceRequest, _faces_pb2.GetFaceResponse]
     """One face."""
-    BatchGetFaces: _aio.UnaryUnaryMultiCallable[_faces_pb2.BatchGetFacesRequest, _faces_pb2.BatchGetFacesResponse]  # type: ignore[assignment]
+    BatchGetFaces: _aio.UnaryUnaryMultiCallable[_faces_pb2.BatchGetFacesRequest, _faces_pb2.BatchGetFacesResponse]
     """Up to 500 faces; those that are not there are named, not an error."""
-    ListFaces: _aio.UnaryUnaryMultiCallable[_faces_pb2.ListFacesRequest, _faces_pb2.ListFacesResponse]  # type: ignore[assignment]
+    ListFaces: _aio.UnaryUnaryMultiCallable[_faces_pb2.ListFacesRequest, _faces_pb2.ListFacesResponse]
     """Faces of a library that pass every given filter, oldest first."""
-    SearchFaces: _aio.UnaryUnaryMultiCallable[_faces_pb2.SearchFacesRequest, _faces_pb2.SearchFacesResponse]  # type: ignore[assignment]
+    SearchFaces: _aio.UnaryUnaryMultiCallable[_faces_pb2.SearchFacesRequest, _faces_pb2.SearchFacesResponse]
     """The stored faces most like a given one, best first."""
-    AddFace: _aio.UnaryUnaryMultiCallable[_faces_pb2.AddFaceRequest, _faces_pb2.AddFaceResponse]  # type: ignore[assignment]
+    AddFace: _aio.UnaryUnaryMultiCallable[_faces_pb2.AddFaceRequest, _faces_pb2.AddFaceResponse]
     """A face that detection missed: a box drawn by a person, embedded from that box."""
-    UpdateFace: _aio.UnaryUnaryMultiCallable[_faces_pb2.UpdateFaceRequest, _faces_pb2.UpdateFaceResponse]  # type: ignore[assignment]
+    UpdateFace: _aio.UnaryUnaryMultiCallable[_faces_pb2.UpdateFaceRequest, _faces_pb2.UpdateFaceResponse]
     """Changes a face's state: IGNORED and NOT_A_FACE are remembered at re-detection, and can be taken back."""
-    GetFaceCrop: _aio.UnaryUnaryMultiCallable[_faces_pb2.GetFaceCropRequest, _faces_pb2.GetFaceCropResponse]  # type: ignore[assignment]
+    GetFaceCrop: _aio.UnaryUnaryMultiCallable[_faces_pb2.GetFaceCropRequest, _faces_pb2.GetFaceCropResponse]
     """The picture of one face, cut from the original photo."""
-    GetFaceStats: _aio.UnaryUnaryMultiCallable[_faces_pb2.GetFaceStatsRequest, _faces_pb2.GetFaceStatsResponse]  # type: ignore[assignment]
+    GetFaceStats: _aio.UnaryUnaryMultiCallable[_faces_pb2.GetFaceStatsRequest, _faces_pb2.GetFaceStatsResponse]
     """Counts of a library's faces."""
-    ImportFaces: _aio.StreamUnaryMultiCallable[_faces_pb2.ImportFacesRequest, _faces_pb2.ImportFacesResponse]  # type: ignore[assignment]
+    ImportFaces: _aio.StreamUnaryMultiCallable[_faces_pb2.ImportFacesRequest, _faces_pb2.ImportFacesResponse]
     """Boxes and embeddings made by another system with a declared model version, matched to stored faces by IoU."""
 
-class FaceServiceServicer(metaclass=_abc_1.ABCMeta):
+class FaceServiceServicer:
     """The faces that were found, drawn by hand or imported."""
 
-    @_abc_1.abstractmethod
     def GetFace(
         self,
         request: _faces_pb2.GetFaceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.GetFaceResponse, _abc.Awaitable[_faces_pb2.GetFaceResponse]]:
+        context: _aio.ServicerContext[_faces_pb2.GetFaceRequest, _abc.Awaitable[_faces_pb2.GetFaceResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.GetFaceResponse]:
         """One face."""
 
-    @_abc_1.abstractmethod
     def BatchGetFaces(
         self,
         request: _faces_pb2.BatchGetFacesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.BatchGetFacesResponse, _abc.Awaitable[_faces_pb2.BatchGetFacesResponse]]:
+        context: _aio.ServicerContext[_faces_pb2.BatchGetFacesRequest, _abc.Awaitable[_faces_pb2.BatchGetFacesResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.BatchGetFacesResponse]:
         """Up to 500 faces; those that are not there are named, not an error."""
 
-    @_abc_1.abstractmethod
     def ListFaces(
         self,
         request: _faces_pb2.ListFacesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.ListFacesResponse, _abc.Awaitable[_faces_pb2.ListFacesResponse]]:
+        context: _aio.ServicerContext[_faces_pb2.ListFacesRequest, _abc.Awaitable[_faces_pb2.ListFacesResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.ListFacesResponse]:
         """Faces of a library that pass every given filter, oldest first."""
 
-    @_abc_1.abstractmethod
     def SearchFaces(
         self,
         request: _faces_pb2.SearchFacesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.SearchFacesResponse, _abc.Awaitable[_faces_pb2.SearchFacesResponse]]:
+        context: _aio.ServicerContext[_faces_pb2.SearchFacesRequest, _abc.Awaitable[_faces_pb2.SearchFacesResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.SearchFacesResponse]:
         """The stored faces most like a given one, best first."""
 
-    @_abc_1.abstractmethod
     def AddFace(
         self,
         request: _faces_pb2.AddFaceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.AddFaceResponse, _abc.Awaitable[_faces_pb2.AddFaceResponse]]:
+        context: _aio.ServicerContext[_faces_pb2.AddFaceRequest, _abc.Awaitable[_faces_pb2.AddFaceResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.AddFaceResponse]:
         """A face that detection missed: a box drawn by a person, embedded from that box."""
 
-    @_abc_1.abstractmethod
     def UpdateFace(
         self,
         request: _faces_pb2.UpdateFaceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.UpdateFaceResponse, _abc.Awaitable[_faces_pb2.UpdateFaceResponse]]:
+        context: _aio.ServicerContext[_faces_pb2.UpdateFaceRequest, _abc.Awaitable[_faces_pb2.UpdateFaceResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.UpdateFaceResponse]:
         """Changes a face's state: IGNORED and NOT_A_FACE are remembered at re-detection, and can be taken back."""
 
-    @_abc_1.abstractmethod
     def GetFaceCrop(
         self,
         request: _faces_pb2.GetFaceCropRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.GetFaceCropResponse, _abc.Awaitable[_faces_pb2.GetFaceCropResponse]]:
+        context: _aio.ServicerContext[_faces_pb2.GetFaceCropRequest, _abc.Awaitable[_faces_pb2.GetFaceCropResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.GetFaceCropResponse]:
         """The picture of one face, cut from the original photo."""
 
-    @_abc_1.abstractmethod
     def GetFaceStats(
         self,
         request: _faces_pb2.GetFaceStatsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.GetFaceStatsResponse, _abc.Awaitable[_faces_pb2.GetFaceStatsResponse]]:
+        context: _aio.ServicerContext[_faces_pb2.GetFaceStatsRequest, _abc.Awaitable[_faces_pb2.GetFaceStatsResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.GetFaceStatsResponse]:
         """Counts of a library's faces."""
 
-    @_abc_1.abstractmethod
     def ImportFaces(
         self,
-        request_iterator: _MaybeAsyncIterator[_faces_pb2.ImportFacesRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_faces_pb2.ImportFacesResponse, _abc.Awaitable[_faces_pb2.ImportFacesResponse]]:
+        request_iterator: _abc.AsyncIterator[_faces_pb2.ImportFacesRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_faces_pb2.ImportFacesRequest], _abc.Awaitable[_faces_pb2.ImportFacesResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.ImportFacesResponse]:
         """Boxes and embeddings made by another system with a declared model version, matched to stored faces by IoU."""
 
-def add_FaceServiceServicer_to_server(servicer: FaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_FaceServiceServicer_to_server(servicer: FaceServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.detection.v1 import models_pb2 as _models_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,78 +14,54 @@ GRPC_VERSION: str
 class ModelServiceStub:
     """The embedding models of a library, and the way from one to the next."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
-    ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """Models this library has vectors of, the active one first."""
-    StartModelMigration: _grpc.UnaryUnaryMultiCallable[_models_pb2.StartModelMigrationRequest, _models_pb2.StartModelMigrationResponse]
-    """Embeds every face again with another model, beside the vectors in use, as a resumable job."""
-    GetModelMigration: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelMigrationRequest, _models_pb2.GetModelMigrationResponse]
-    """How far it is, and the shadow report: both models measured on the human-confirmed assignments."""
-    CutOverModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.CutOverModelRequest, _models_pb2.CutOverModelResponse]
-    """Makes the new model the active one, in one step. FAILED_PRECONDITION until every face is embedded."""
-    RollBackModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.RollBackModelRequest, _models_pb2.RollBackModelResponse]
-    """Makes the previous model the active one again."""
-
-@_typing.type_check_only
-class ModelServiceAsyncStub(ModelServiceStub):
-    """The embedding models of a library, and the way from one to the next."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
+    ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """Models this library has vectors of, the active one first."""
-    StartModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.StartModelMigrationRequest, _models_pb2.StartModelMigrationResponse]  # type: ignore[assignment]
+    StartModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.StartModelMigrationRequest, _models_pb2.StartModelMigrationResponse]
     """Embeds every face again with another model, beside the vectors in use, as a resumable job."""
-    GetModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelMigrationRequest, _models_pb2.GetModelMigrationResponse]  # type: ignore[assignment]
+    GetModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelMigrationRequest, _models_pb2.GetModelMigrationResponse]
     """How far it is, and the shadow report: both models measured on the human-confirmed assignments."""
-    CutOverModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CutOverModelRequest, _models_pb2.CutOverModelResponse]  # type: ignore[assignment]
+    CutOverModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CutOverModelRequest, _models_pb2.CutOverModelResponse]
     """Makes the new model the active one, in one step. FAILED_PRECONDITION until every face is embedded."""
-    RollBackModel: _aio.UnaryUnaryMultiCallable[_models_pb2.RollBackModelRequest, _models_pb2.RollBackModelResponse]  # type: ignore[assignment]
+    RollBackModel: _aio.UnaryUnaryMultiCallable[_models_pb2.RollBackModelRequest, _models_pb2.RollBackModelResponse]
     """Makes the previous model the active one again."""
 
-class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
+class ModelServiceServicer:
     """The embedding models of a library, and the way from one to the next."""
 
-    @_abc_1.abstractmethod
     def ListModels(
         self,
         request: _models_pb2.ListModelsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
+        context: _aio.ServicerContext[_models_pb2.ListModelsRequest, _abc.Awaitable[_models_pb2.ListModelsResponse]],
+    ) -> _abc.Awaitable[_models_pb2.ListModelsResponse]:
         """Models this library has vectors of, the active one first."""
 
-    @_abc_1.abstractmethod
     def StartModelMigration(
         self,
         request: _models_pb2.StartModelMigrationRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_models_pb2.StartModelMigrationResponse, _abc.Awaitable[_models_pb2.StartModelMigrationResponse]]:
+        context: _aio.ServicerContext[_models_pb2.StartModelMigrationRequest, _abc.Awaitable[_models_pb2.StartModelMigrationResponse]],
+    ) -> _abc.Awaitable[_models_pb2.StartModelMigrationResponse]:
         """Embeds every face again with another model, beside the vectors in use, as a resumable job."""
 
-    @_abc_1.abstractmethod
     def GetModelMigration(
         self,
         request: _models_pb2.GetModelMigrationRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_models_pb2.GetModelMigrationResponse, _abc.Awaitable[_models_pb2.GetModelMigrationResponse]]:
+        context: _aio.ServicerContext[_models_pb2.GetModelMigrationRequest, _abc.Awaitable[_models_pb2.GetModelMigrationResponse]],
+    ) -> _abc.Awaitable[_models_pb2.GetModelMigrationResponse]:
         """How far it is, and the shadow report: both models measured on the human-confirmed assignments."""
 
-    @_abc_1.abstractmethod
     def CutOverModel(
         self,
         request: _models_pb2.CutOverModelRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_models_pb2.CutOverModelResponse, _abc.Awaitable[_models_pb2.CutOverModelResponse]]:
+        context: _aio.ServicerContext[_models_pb2.CutOverModelRequest, _abc.Awaitable[_models_pb2.CutOverModelResponse]],
+    ) -> _abc.Awaitable[_models_pb2.CutOverModelResponse]:
         """Makes the new model the active one, in one step. FAILED_PRECONDITION until every face is embedded."""
 
-    @_abc_1.abstractmethod
     def RollBackModel(
         self,
         request: _models_pb2.RollBackModelRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_models_pb2.RollBackModelResponse, _abc.Awaitable[_models_pb2.RollBackModelResponse]]:
+        context: _aio.ServicerContext[_models_pb2.RollBackModelRequest, _abc.Awaitable[_models_pb2.RollBackModelResponse]],
+    ) -> _abc.Awaitable[_models_pb2.RollBackModelResponse]:
         """Makes the previous model the active one again."""
 
-def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.detection.v1 import sessions_pb2 as _sessions_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,117 +14,83 @@ GRPC_VERSION: str
 class DetectionSessionServiceStub:
     """Detects the faces of many registered photos, as a job, and stores them."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> DetectionSessionServiceAsyncStub: ...
-    CreateDetectionSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.CreateDetectionSessionRequest, _sessions_pb2.CreateDetectionSessionResponse]
-    """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. A session
-    without any photo is INVALID_ARGUMENT. Job result: {photos, faces, none, skipped, failed}.
-    """
-    GetDetectionSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.GetDetectionSessionRequest, _sessions_pb2.GetDetectionSessionResponse]
-    """One session with its counts."""
-    ListDetectionSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ListDetectionSessionsRequest, _sessions_pb2.ListDetectionSessionsResponse]
-    """Sessions of a library, newest first."""
-    ListSessionPhotos: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionPhotosRequest, _sessions_pb2.ListSessionPhotosResponse]
-    """What became of each photo of a session, by asset id."""
-    PauseDetectionSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.PauseDetectionSessionRequest, _sessions_pb2.PauseDetectionSessionResponse]
-    """Stops at the next photo; Resume goes on exactly there."""
-    ResumeDetectionSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ResumeDetectionSessionRequest, _sessions_pb2.ResumeDetectionSessionResponse]
-    CancelDetectionSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.CancelDetectionSessionRequest, _sessions_pb2.CancelDetectionSessionResponse]
-    """Ends the session at the next photo; what was found stays."""
-    RetryFailedPhotos: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RetryFailedPhotosRequest, _sessions_pb2.RetryFailedPhotosResponse]
-    """Looks again at the photos that failed in an ended session, as a new session."""
-
-@_typing.type_check_only
-class DetectionSessionServiceAsyncStub(DetectionSessionServiceStub):
-    """Detects the faces of many registered photos, as a job, and stores them."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CreateDetectionSessionRequest, _sessions_pb2.CreateDetectionSessionResponse]  # type: ignore[assignment]
+    CreateDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CreateDetectionSessionRequest, _sessions_pb2.CreateDetectionSessionResponse]
     """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. A session
     without any photo is INVALID_ARGUMENT. Job result: {photos, faces, none, skipped, failed}.
     """
-    GetDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.GetDetectionSessionRequest, _sessions_pb2.GetDetectionSessionResponse]  # type: ignore[assignment]
+    GetDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.GetDetectionSessionRequest, _sessions_pb2.GetDetectionSessionResponse]
     """One session with its counts."""
-    ListDetectionSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListDetectionSessionsRequest, _sessions_pb2.ListDetectionSessionsResponse]  # type: ignore[assignment]
+    ListDetectionSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListDetectionSessionsRequest, _sessions_pb2.ListDetectionSessionsResponse]
     """Sessions of a library, newest first."""
-    ListSessionPhotos: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionPhotosRequest, _sessions_pb2.ListSessionPhotosResponse]  # type: ignore[assignment]
+    ListSessionPhotos: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionPhotosRequest, _sessions_pb2.ListSessionPhotosResponse]
     """What became of each photo of a session, by asset id."""
-    PauseDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.PauseDetectionSessionRequest, _sessions_pb2.PauseDetectionSessionResponse]  # type: ignore[assignment]
+    PauseDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.PauseDetectionSessionRequest, _sessions_pb2.PauseDetectionSessionResponse]
     """Stops at the next photo; Resume goes on exactly there."""
-    ResumeDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ResumeDetectionSessionRequest, _sessions_pb2.ResumeDetectionSessionResponse]  # type: ignore[assignment]
-    CancelDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CancelDetectionSessionRequest, _sessions_pb2.CancelDetectionSessionResponse]  # type: ignore[assignment]
+    ResumeDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ResumeDetectionSessionRequest, _sessions_pb2.ResumeDetectionSessionResponse]
+    CancelDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CancelDetectionSessionRequest, _sessions_pb2.CancelDetectionSessionResponse]
     """Ends the session at the next photo; what was found stays."""
-    RetryFailedPhotos: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RetryFailedPhotosRequest, _sessions_pb2.RetryFailedPhotosResponse]  # type: ignore[assignment]
+    RetryFailedPhotos: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RetryFailedPhotosRequest, _sessions_pb2.RetryFailedPhotosResponse]
     """Looks again at the photos that failed in an ended session, as a new session."""
 
-class DetectionSessionServiceServicer(metaclass=_abc_1.ABCMeta):
+class DetectionSessionServiceServicer:
     """Detects the faces of many registered photos, as a job, and stores them."""
 
-    @_abc_1.abstractmethod
     def CreateDetectionSession(
         self,
         request: _sessions_pb2.CreateDetectionSessionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_sessions_pb2.CreateDetectionSessionResponse, _abc.Awaitable[_sessions_pb2.CreateDetectionSessionResponse]]:
+        context: _aio.ServicerContext[_sessions_pb2.CreateDetectionSessionRequest, _abc.Awaitable[_sessions_pb2.CreateDetectionSessionResponse]],
+    ) -> _abc.Awaitable[_sessions_pb2.CreateDetectionSessionResponse]:
         """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. A session
         without any photo is INVALID_ARGUMENT. Job result: {photos, faces, none, skipped, failed}.
         """
 
-    @_abc_1.abstractmethod
     def GetDetectionSession(
         self,
         request: _sessions_pb2.GetDetectionSessionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_sessions_pb2.GetDetectionSessionResponse, _abc.Awaitable[_sessions_pb2.GetDetectionSessionResponse]]:
+        context: _aio.ServicerContext[_sessions_pb2.GetDetectionSessionRequest, _abc.Awaitable[_sessions_pb2.GetDetectionSessionResponse]],
+    ) -> _abc.Awaitable[_sessions_pb2.GetDetectionSessionResponse]:
         """One session with its counts."""
 
-    @_abc_1.abstractmethod
     def ListDetectionSessions(
         self,
         request: _sessions_pb2.ListDetectionSessionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_sessions_pb2.ListDetectionSessionsResponse, _abc.Awaitable[_sessions_pb2.ListDetectionSessionsResponse]]:
+        context: _aio.ServicerContext[_sessions_pb2.ListDetectionSessionsRequest, _abc.Awaitable[_sessions_pb2.ListDetectionSessionsResponse]],
+    ) -> _abc.Awaitable[_sessions_pb2.ListDetectionSessionsResponse]:
         """Sessions of a library, newest first."""
 
-    @_abc_1.abstractmethod
     def ListSessionPhotos(
         self,
         request: _sessions_pb2.ListSessionPhotosRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_sessions_pb2.ListSessionPhotosResponse, _abc.Awaitable[_sessions_pb2.ListSessionPhotosResponse]]:
+        context: _aio.ServicerContext[_sessions_pb2.ListSessionPhotosRequest, _abc.Awaitable[_sessions_pb2.ListSessionPhotosResponse]],
+    ) -> _abc.Awaitable[_sessions_pb2.ListSessionPhotosResponse]:
         """What became of each photo of a session, by asset id."""
 
-    @_abc_1.abstractmethod
     def PauseDetectionSession(
         self,
         request: _sessions_pb2.PauseDetectionSessionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_sessions_pb2.PauseDetectionSessionResponse, _abc.Awaitable[_sessions_pb2.PauseDetectionSessionResponse]]:
+        context: _aio.ServicerContext[_sessions_pb2.PauseDetectionSessionRequest, _abc.Awaitable[_sessions_pb2.PauseDetectionSessionResponse]],
+    ) -> _abc.Awaitable[_sessions_pb2.PauseDetectionSessionResponse]:
         """Stops at the next photo; Resume goes on exactly there."""
 
-    @_abc_1.abstractmethod
     def ResumeDetectionSession(
         self,
         request: _sessions_pb2.ResumeDetectionSessionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_sessions_pb2.ResumeDetectionSessionResponse, _abc.Awaitable[_sessions_pb2.ResumeDetectionSessionResponse]]: ...
+        context: _aio.ServicerContext[_sessions_pb2.ResumeDetectionSessionRequest, _abc.Awaitable[_sessions_pb2.ResumeDetectionSessionResponse]],
+    ) -> _abc.Awaitable[_sessions_pb2.ResumeDetectionSessionResponse]: ...
 
-    @_abc_1.abstractmethod
     def CancelDetectionSession(
         self,
         request: _sessions_pb2.CancelDetectionSessionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_sessions_pb2.CancelDetectionSessionResponse, _abc.Awaitable[_sessions_pb2.CancelDetectionSessionResponse]]:
+        context: _aio.ServicerContext[_sessions_pb2.CancelDetectionSessionRequest, _abc.Awaitable[_sessions_pb2.CancelDetectionSessionResponse]],
+    ) -> _abc.Awaitable[_sessions_pb2.CancelDetectionSessionResponse]:
         """Ends the session at the next photo; what was found stays."""
 
-    @_abc_1.abstractmethod
     def RetryFailedPhotos(
         self,
         request: _sessions_pb2.RetryFailedPhotosRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_sessions_pb2.RetryFailedPhotosResponse, _abc.Awaitable[_sessions_pb2.RetryFailedPhotosResponse]]:
+        context: _aio.ServicerContext[_sessions_pb2.RetryFailedPhotosRequest, _abc.Awaitable[_sessions_pb2.RetryFailedPhotosResponse]],
+    ) -> _abc.Awaitable[_sessions_pb2.RetryFailedPhotosResponse]:
         """Looks again at the photos that failed in an ended session, as a new session."""
 
-def add_DetectionSessionServiceServicer_to_server(servicer: DetectionSessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_DetectionSessionServiceServicer_to_server(servicer: DetectionSessionServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ Long work. Every server answers JobService for every job, whichever service runs
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.jobs.v1 import jobs_pb2 as _jobs_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,117 +14,82 @@ GRPC_VERSION: str
 class JobServiceStub:
     """Watches and steers jobs. Jobs are started by the RPCs of the service whose work it is."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
-    GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
-    """One job as it is now. NOT_FOUND if it is not in this library."""
-    ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
-    """Jobs of a library, newest first."""
-    WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
-    """The job as it is now, then each change, until it ends; the stream closes after the terminal state. A watcher that falls
-    behind gets the latest state, so revisions may skip but never go back. Not subject to the 60 s cap; reconnect with
-    `after_revision`.
-    """
-    WaitJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.WaitJobRequest, _jobs_pb2.WaitJobResponse]
-    """Waits until the job ends or `timeout` passes, and answers with the job either way."""
-    CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
-    """Ends the job at the next item boundary; what is done stays done. A job that has ended: FAILED_PRECONDITION, JOB_STATE.
-    Cancelling a cancelled job is no error.
-    """
-    PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
-    """Stops the job at the next item boundary; ResumeJob goes on exactly there. Pausing a paused job is no error."""
-    ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
-    """Goes on with a paused job. Resuming a running job is no error."""
-
-@_typing.type_check_only
-class JobServiceAsyncStub(JobServiceStub):
-    """Watches and steers jobs. Jobs are started by the RPCs of the service whose work it is."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]  # type: ignore[assignment]
+    GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
     """One job as it is now. NOT_FOUND if it is not in this library."""
-    ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
+    ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Jobs of a library, newest first."""
-    WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
+    WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """The job as it is now, then each change, until it ends; the stream closes after the terminal state. A watcher that falls
     behind gets the latest state, so revisions may skip but never go back. Not subject to the 60 s cap; reconnect with
     `after_revision`.
     """
-    WaitJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.WaitJobRequest, _jobs_pb2.WaitJobResponse]  # type: ignore[assignment]
+    WaitJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.WaitJobRequest, _jobs_pb2.WaitJobResponse]
     """Waits until the job ends or `timeout` passes, and answers with the job either way."""
-    CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
+    CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Ends the job at the next item boundary; what is done stays done. A job that has ended: FAILED_PRECONDITION, JOB_STATE.
     Cancelling a cancelled job is no error.
     """
-    PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
+    PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
     """Stops the job at the next item boundary; ResumeJob goes on exactly there. Pausing a paused job is no error."""
-    ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
     """Goes on with a paused job. Resuming a running job is no error."""
 
-class JobServiceServicer(metaclass=_abc_1.ABCMeta):
+class JobServiceServicer:
     """Watches and steers jobs. Jobs are started by the RPCs of the service whose work it is."""
 
-    @_abc_1.abstractmethod
     def GetJob(
         self,
         request: _jobs_pb2.GetJobRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.GetJobResponse, _abc.Awaitable[_jobs_pb2.GetJobResponse]]:
+        context: _aio.ServicerContext[_jobs_pb2.GetJobRequest, _abc.Awaitable[_jobs_pb2.GetJobResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.GetJobResponse]:
         """One job as it is now. NOT_FOUND if it is not in this library."""
 
-    @_abc_1.abstractmethod
     def ListJobs(
         self,
         request: _jobs_pb2.ListJobsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.ListJobsResponse, _abc.Awaitable[_jobs_pb2.ListJobsResponse]]:
+        context: _aio.ServicerContext[_jobs_pb2.ListJobsRequest, _abc.Awaitable[_jobs_pb2.ListJobsResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.ListJobsResponse]:
         """Jobs of a library, newest first."""
 
-    @_abc_1.abstractmethod
     def WatchJob(
         self,
         request: _jobs_pb2.WatchJobRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
+        context: _aio.ServicerContext[_jobs_pb2.WatchJobRequest, _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]],
+    ) -> _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]:
         """The job as it is now, then each change, until it ends; the stream closes after the terminal state. A watcher that falls
         behind gets the latest state, so revisions may skip but never go back. Not subject to the 60 s cap; reconnect with
         `after_revision`.
         """
 
-    @_abc_1.abstractmethod
     def WaitJob(
         self,
         request: _jobs_pb2.WaitJobRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.WaitJobResponse, _abc.Awaitable[_jobs_pb2.WaitJobResponse]]:
+        context: _aio.ServicerContext[_jobs_pb2.WaitJobRequest, _abc.Awaitable[_jobs_pb2.WaitJobResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.WaitJobResponse]:
         """Waits until the job ends or `timeout` passes, and answers with the job either way."""
 
-    @_abc_1.abstractmethod
     def CancelJob(
         self,
         request: _jobs_pb2.CancelJobRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
+        context: _aio.ServicerContext[_jobs_pb2.CancelJobRequest, _abc.Awaitable[_jobs_pb2.CancelJobResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.CancelJobResponse]:
         """Ends the job at the next item boundary; what is done stays done. A job that has ended: FAILED_PRECONDITION, JOB_STATE.
         Cancelling a cancelled job is no error.
         """
 
-    @_abc_1.abstractmethod
     def PauseJob(
         self,
         request: _jobs_pb2.PauseJobRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.PauseJobResponse, _abc.Awaitable[_jobs_pb2.PauseJobResponse]]:
+        context: _aio.ServicerContext[_jobs_pb2.PauseJobRequest, _abc.Awaitable[_jobs_pb2.PauseJobResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.PauseJobResponse]:
         """Stops the job at the next item boundary; ResumeJob goes on exactly there. Pausing a paused job is no error."""
 
-    @_abc_1.abstractmethod
     def ResumeJob(
         self,
         request: _jobs_pb2.ResumeJobRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.ResumeJobResponse, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]]:
+        context: _aio.ServicerContext[_jobs_pb2.ResumeJobRequest, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.ResumeJobResponse]:
         """Goes on with a paused job. Resuming a running job is no error."""
 
-def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.persons.v1 import assignments_pb2 as _assignments_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,105 +14,73 @@ GRPC_VERSION: str
 class AssignmentServiceStub:
     """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> AssignmentServiceAsyncStub: ...
-    AssignFace: _grpc.UnaryUnaryMultiCallable[_assignments_pb2.AssignFaceRequest, _assignments_pb2.AssignFaceResponse]
-    """Gives a face to a person. Of many at once exactly one wins; the others get FAILED_PRECONDITION, FACE_ALREADY_ASSIGNED, or
-    with an etag ABORTED, ETAG_MISMATCH. Assigning a face to the person it has is no error and changes only a machine's
-    assignment into a human's.
-    """
-    UnassignFace: _grpc.UnaryUnaryMultiCallable[_assignments_pb2.UnassignFaceRequest, _assignments_pb2.UnassignFaceResponse]
-    """Takes a face from its person. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if it has none."""
-    BatchAssignFaces: _grpc.UnaryUnaryMultiCallable[_assignments_pb2.BatchAssignFacesRequest, _assignments_pb2.BatchAssignFacesResponse]
-    """Many faces to one person. Up to 500: at once, all or none, or with `partial` those that can go, and the others named.
-    More: as a job, with each face that could not go among its failures. Job result: {assigned, failed}.
-    """
-    ExcludeFace: _grpc.UnaryUnaryMultiCallable[_assignments_pb2.ExcludeFaceRequest, _assignments_pb2.ExcludeFaceResponse]
-    """This face is not that person, for ever. Unassigns it if it is assigned to them."""
-    ListExclusions: _grpc.UnaryUnaryMultiCallable[_assignments_pb2.ListExclusionsRequest, _assignments_pb2.ListExclusionsResponse]
-    """What is excluded, by person or face."""
-    DeleteExclusion: _grpc.UnaryUnaryMultiCallable[_assignments_pb2.DeleteExclusionRequest, _assignments_pb2.DeleteExclusionResponse]
-    """Takes an exclusion back."""
-
-@_typing.type_check_only
-class AssignmentServiceAsyncStub(AssignmentServiceStub):
-    """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    AssignFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.AssignFaceRequest, _assignments_pb2.AssignFaceResponse]  # type: ignore[assignment]
+    AssignFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.AssignFaceRequest, _assignments_pb2.AssignFaceResponse]
     """Gives a face to a person. Of many at once exactly one wins; the others get FAILED_PRECONDITION, FACE_ALREADY_ASSIGNED, or
     with an etag ABORTED, ETAG_MISMATCH. Assigning a face to the person it has is no error and changes only a machine's
     assignment into a human's.
     """
-    UnassignFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.UnassignFaceRequest, _assignments_pb2.UnassignFaceResponse]  # type: ignore[assignment]
+    UnassignFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.UnassignFaceRequest, _assignments_pb2.UnassignFaceResponse]
     """Takes a face from its person. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if it has none."""
-    BatchAssignFaces: _aio.UnaryUnaryMultiCallable[_assignments_pb2.BatchAssignFacesRequest, _assignments_pb2.BatchAssignFacesResponse]  # type: ignore[assignment]
+    BatchAssignFaces: _aio.UnaryUnaryMultiCallable[_assignments_pb2.BatchAssignFacesRequest, _assignments_pb2.BatchAssignFacesResponse]
     """Many faces to one person. Up to 500: at once, all or none, or with `partial` those that can go, and the others named.
     More: as a job, with each face that could not go among its failures. Job result: {assigned, failed}.
     """
-    ExcludeFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.ExcludeFaceRequest, _assignments_pb2.ExcludeFaceResponse]  # type: ignore[assignment]
+    ExcludeFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.ExcludeFaceRequest, _assignments_pb2.ExcludeFaceResponse]
     """This face is not that person, for ever. Unassigns it if it is assigned to them."""
-    ListExclusions: _aio.UnaryUnaryMultiCallable[_assignments_pb2.ListExclusionsRequest, _assignments_pb2.ListExclusionsResponse]  # type: ignore[assignment]
+    ListExclusions: _aio.UnaryUnaryMultiCallable[_assignments_pb2.ListExclusionsRequest, _assignments_pb2.ListExclusionsResponse]
     """What is excluded, by person or face."""
-    DeleteExclusion: _aio.UnaryUnaryMultiCallable[_assignments_pb2.DeleteExclusionRequest, _assignments_pb2.DeleteExclusionResponse]  # type: ignore[assignment]
+    DeleteExclusion: _aio.UnaryUnaryMultiCallable[_assignments_pb2.DeleteExclusionRequest, _assignments_pb2.DeleteExclusionResponse]
     """Takes an exclusion back."""
 
-class AssignmentServiceServicer(metaclass=_abc_1.ABCMeta):
+class AssignmentServiceServicer:
     """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine."""
 
-    @_abc_1.abstractmethod
     def AssignFace(
         self,
         request: _assignments_pb2.AssignFaceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assignments_pb2.AssignFaceResponse, _abc.Awaitable[_assignments_pb2.AssignFaceResponse]]:
+        context: _aio.ServicerContext[_assignments_pb2.AssignFaceRequest, _abc.Awaitable[_assignments_pb2.AssignFaceResponse]],
+    ) -> _abc.Awaitable[_assignments_pb2.AssignFaceResponse]:
         """Gives a face to a person. Of many at once exactly one wins; the others get FAILED_PRECONDITION, FACE_ALREADY_ASSIGNED, or
         with an etag ABORTED, ETAG_MISMATCH. Assigning a face to the person it has is no error and changes only a machine's
         assignment into a human's.
         """
 
-    @_abc_1.abstractmethod
     def UnassignFace(
         self,
         request: _assignments_pb2.UnassignFaceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assignments_pb2.UnassignFaceResponse, _abc.Awaitable[_assignments_pb2.UnassignFaceResponse]]:
+        context: _aio.ServicerContext[_assignments_pb2.UnassignFaceRequest, _abc.Awaitable[_assignments_pb2.UnassignFaceResponse]],
+    ) -> _abc.Awaitable[_assignments_pb2.UnassignFaceResponse]:
         """Takes a face from its person. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if it has none."""
 
-    @_abc_1.abstractmethod
     def BatchAssignFaces(
         self,
         request: _assignments_pb2.BatchAssignFacesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assignments_pb2.BatchAssignFacesResponse, _abc.Awaitable[_assignments_pb2.BatchAssignFacesResponse]]:
+        context: _aio.ServicerContext[_assignments_pb2.BatchAssignFacesRequest, _abc.Awaitable[_assignments_pb2.BatchAssignFacesResponse]],
+    ) -> _abc.Awaitable[_assignments_pb2.BatchAssignFacesResponse]:
         """Many faces to one person. Up to 500: at once, all or none, or with `partial` those that can go, and the others named.
         More: as a job, with each face that could not go among its failures. Job result: {assigned, failed}.
         """
 
-    @_abc_1.abstractmethod
     def ExcludeFace(
         self,
         request: _assignments_pb2.ExcludeFaceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assignments_pb2.ExcludeFaceResponse, _abc.Awaitable[_assignments_pb2.ExcludeFaceResponse]]:
+        context: _aio.ServicerContext[_assignments_pb2.ExcludeFaceRequest, _abc.Awaitable[_assignments_pb2.ExcludeFaceResponse]],
+    ) -> _abc.Awaitable[_assignments_pb2.ExcludeFaceResponse]:
         """This face is not that person, for ever. Unassigns it if it is assigned to them."""
 
-    @_abc_1.abstractmethod
     def ListExclusions(
         self,
         request: _assignments_pb2.ListExclusionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assignments_pb2.ListExclusionsResponse, _abc.Awaitable[_assignments_pb2.ListExclusionsResponse]]:
+        context: _aio.ServicerContext[_assignments_pb2.ListExclusionsRequest, _abc.Awaitable[_assignments_pb2.ListExclusionsResponse]],
+    ) -> _abc.Awaitable[_assignments_pb2.ListExclusionsResponse]:
         """What is excluded, by person or face."""
 
-    @_abc_1.abstractmethod
     def DeleteExclusion(
         self,
         request: _assignments_pb2.DeleteExclusionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_assignments_pb2.DeleteExclusionResponse, _abc.Awaitable[_assignments_pb2.DeleteExclusionResponse]]:
+        context: _aio.ServicerContext[_assignments_pb2.DeleteExclusionRequest, _abc.Awaitable[_assignments_pb2.DeleteExclusionResponse]],
+    ) -> _abc.Awaitable[_assignments_pb2.DeleteExclusionResponse]:
         """Takes an exclusion back."""
 
-def add_AssignmentServiceServicer_to_server(servicer: AssignmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_AssignmentServiceServicer_to_server(servicer: AssignmentServiceServicer, server: _aio.Server) -> None: ...

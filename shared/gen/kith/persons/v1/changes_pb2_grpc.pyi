@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.persons.v1 import changes_pb2 as _changes_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,63 +14,43 @@ GRPC_VERSION: str
 class ChangeServiceStub:
     """The ledger: every change of people and assignments, who made it, and how to take it back."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> ChangeServiceAsyncStub: ...
-    ListChanges: _grpc.UnaryUnaryMultiCallable[_changes_pb2.ListChangesRequest, _changes_pb2.ListChangesResponse]
-    """Changes of a library, newest first."""
-    GetChange: _grpc.UnaryUnaryMultiCallable[_changes_pb2.GetChangeRequest, _changes_pb2.GetChangeResponse]
-    UndoChange: _grpc.UnaryUnaryMultiCallable[_changes_pb2.UndoChangeRequest, _changes_pb2.UndoChangeResponse]
-    """Takes a change back, at any time. What was changed again since is left alone and named."""
-    WatchChanges: _grpc.UnaryStreamMultiCallable[_changes_pb2.WatchChangesRequest, _changes_pb2.WatchChangesResponse]
-    """Changes as they happen, from a cursor on, without gap or double. Not subject to the 60 s cap."""
-
-@_typing.type_check_only
-class ChangeServiceAsyncStub(ChangeServiceStub):
-    """The ledger: every change of people and assignments, who made it, and how to take it back."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListChanges: _aio.UnaryUnaryMultiCallable[_changes_pb2.ListChangesRequest, _changes_pb2.ListChangesResponse]  # type: ignore[assignment]
+    ListChanges: _aio.UnaryUnaryMultiCallable[_changes_pb2.ListChangesRequest, _changes_pb2.ListChangesResponse]
     """Changes of a library, newest first."""
-    GetChange: _aio.UnaryUnaryMultiCallable[_changes_pb2.GetChangeRequest, _changes_pb2.GetChangeResponse]  # type: ignore[assignment]
-    UndoChange: _aio.UnaryUnaryMultiCallable[_changes_pb2.UndoChangeRequest, _changes_pb2.UndoChangeResponse]  # type: ignore[assignment]
+    GetChange: _aio.UnaryUnaryMultiCallable[_changes_pb2.GetChangeRequest, _changes_pb2.GetChangeResponse]
+    UndoChange: _aio.UnaryUnaryMultiCallable[_changes_pb2.UndoChangeRequest, _changes_pb2.UndoChangeResponse]
     """Takes a change back, at any time. What was changed again since is left alone and named."""
-    WatchChanges: _aio.UnaryStreamMultiCallable[_changes_pb2.WatchChangesRequest, _changes_pb2.WatchChangesResponse]  # type: ignore[assignment]
+    WatchChanges: _aio.UnaryStreamMultiCallable[_changes_pb2.WatchChangesRequest, _changes_pb2.WatchChangesResponse]
     """Changes as they happen, from a cursor on, without gap or double. Not subject to the 60 s cap."""
 
-class ChangeServiceServicer(metaclass=_abc_1.ABCMeta):
+class ChangeServiceServicer:
     """The ledger: every change of people and assignments, who made it, and how to take it back."""
 
-    @_abc_1.abstractmethod
     def ListChanges(
         self,
         request: _changes_pb2.ListChangesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_changes_pb2.ListChangesResponse, _abc.Awaitable[_changes_pb2.ListChangesResponse]]:
+        context: _aio.ServicerContext[_changes_pb2.ListChangesRequest, _abc.Awaitable[_changes_pb2.ListChangesResponse]],
+    ) -> _abc.Awaitable[_changes_pb2.ListChangesResponse]:
         """Changes of a library, newest first."""
 
-    @_abc_1.abstractmethod
     def GetChange(
         self,
         request: _changes_pb2.GetChangeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_changes_pb2.GetChangeResponse, _abc.Awaitable[_changes_pb2.GetChangeResponse]]: ...
+        context: _aio.ServicerContext[_changes_pb2.GetChangeRequest, _abc.Awaitable[_changes_pb2.GetChangeResponse]],
+    ) -> _abc.Awaitable[_changes_pb2.GetChangeResponse]: ...
 
-    @_abc_1.abstractmethod
     def UndoChange(
         self,
         request: _changes_pb2.UndoChangeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_changes_pb2.UndoChangeResponse, _abc.Awaitable[_changes_pb2.UndoChangeResponse]]:
+        context: _aio.ServicerContext[_changes_pb2.UndoChangeRequest, _abc.Awaitable[_changes_pb2.UndoChangeResponse]],
+    ) -> _abc.Awaitable[_changes_pb2.UndoChangeResponse]:
         """Takes a change back, at any time. What was changed again since is left alone and named."""
 
-    @_abc_1.abstractmethod
     def WatchChanges(
         self,
         request: _changes_pb2.WatchChangesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_changes_pb2.WatchChangesResponse], _abc.AsyncIterator[_changes_pb2.WatchChangesResponse]]:
+        context: _aio.ServicerContext[_changes_pb2.WatchChangesRequest, _abc.AsyncIterator[_changes_pb2.WatchChangesResponse]],
+    ) -> _abc.AsyncIterator[_changes_pb2.WatchChangesResponse]:
         """Changes as they happen, from a cursor on, without gap or double. Not subject to the 60 s cap."""
 
-def add_ChangeServiceServicer_to_server(servicer: ChangeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_ChangeServiceServicer_to_server(servicer: ChangeServiceServicer, server: _aio.Server) -> None: ...

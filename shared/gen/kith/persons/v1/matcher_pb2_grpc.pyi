@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.persons.v1 import matcher_pb2 as _matcher_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,54 +14,36 @@ GRPC_VERSION: str
 class MatcherServiceStub:
     """A projection learnt on a library's own confirmed faces, that tells its people apart better."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> MatcherServiceAsyncStub: ...
-    TrainMatcher: _grpc.UnaryUnaryMultiCallable[_matcher_pb2.TrainMatcherRequest, _matcher_pb2.TrainMatcherResponse]
-    """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after}."""
-    GetMatcher: _grpc.UnaryUnaryMultiCallable[_matcher_pb2.GetMatcherRequest, _matcher_pb2.GetMatcherResponse]
-    """The active matcher, or a given one."""
-    ActivateMatcher: _grpc.UnaryUnaryMultiCallable[_matcher_pb2.ActivateMatcherRequest, _matcher_pb2.ActivateMatcherResponse]
-    """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space."""
-
-@_typing.type_check_only
-class MatcherServiceAsyncStub(MatcherServiceStub):
-    """A projection learnt on a library's own confirmed faces, that tells its people apart better."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    TrainMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.TrainMatcherRequest, _matcher_pb2.TrainMatcherResponse]  # type: ignore[assignment]
+    TrainMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.TrainMatcherRequest, _matcher_pb2.TrainMatcherResponse]
     """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after}."""
-    GetMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.GetMatcherRequest, _matcher_pb2.GetMatcherResponse]  # type: ignore[assignment]
+    GetMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.GetMatcherRequest, _matcher_pb2.GetMatcherResponse]
     """The active matcher, or a given one."""
-    ActivateMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.ActivateMatcherRequest, _matcher_pb2.ActivateMatcherResponse]  # type: ignore[assignment]
+    ActivateMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.ActivateMatcherRequest, _matcher_pb2.ActivateMatcherResponse]
     """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space."""
 
-class MatcherServiceServicer(metaclass=_abc_1.ABCMeta):
+class MatcherServiceServicer:
     """A projection learnt on a library's own confirmed faces, that tells its people apart better."""
 
-    @_abc_1.abstractmethod
     def TrainMatcher(
         self,
         request: _matcher_pb2.TrainMatcherRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_matcher_pb2.TrainMatcherResponse, _abc.Awaitable[_matcher_pb2.TrainMatcherResponse]]:
+        context: _aio.ServicerContext[_matcher_pb2.TrainMatcherRequest, _abc.Awaitable[_matcher_pb2.TrainMatcherResponse]],
+    ) -> _abc.Awaitable[_matcher_pb2.TrainMatcherResponse]:
         """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after}."""
 
-    @_abc_1.abstractmethod
     def GetMatcher(
         self,
         request: _matcher_pb2.GetMatcherRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_matcher_pb2.GetMatcherResponse, _abc.Awaitable[_matcher_pb2.GetMatcherResponse]]:
+        context: _aio.ServicerContext[_matcher_pb2.GetMatcherRequest, _abc.Awaitable[_matcher_pb2.GetMatcherResponse]],
+    ) -> _abc.Awaitable[_matcher_pb2.GetMatcherResponse]:
         """The active matcher, or a given one."""
 
-    @_abc_1.abstractmethod
     def ActivateMatcher(
         self,
         request: _matcher_pb2.ActivateMatcherRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_matcher_pb2.ActivateMatcherResponse, _abc.Awaitable[_matcher_pb2.ActivateMatcherResponse]]:
+        context: _aio.ServicerContext[_matcher_pb2.ActivateMatcherRequest, _abc.Awaitable[_matcher_pb2.ActivateMatcherResponse]],
+    ) -> _abc.Awaitable[_matcher_pb2.ActivateMatcherResponse]:
         """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space."""
 
-def add_MatcherServiceServicer_to_server(servicer: MatcherServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_MatcherServiceServicer_to_server(servicer: MatcherServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.persons.v1 import persons_pb2 as _persons_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,171 +14,123 @@ GRPC_VERSION: str
 class PersonServiceStub:
     """The people of a library."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> PersonServiceAsyncStub: ...
-    CreatePerson: _grpc.UnaryUnaryMultiCallable[_persons_pb2.CreatePersonRequest, _persons_pb2.CreatePersonResponse]
-    """A new person. Two persons may share a name; `same_name_ids` warns of it."""
-    GetPerson: _grpc.UnaryUnaryMultiCallable[_persons_pb2.GetPersonRequest, _persons_pb2.GetPersonResponse]
-    """One person; a merged one is answered with `merged_into` set, a deleted one only with `show_deleted`."""
-    ListPersons: _grpc.UnaryUnaryMultiCallable[_persons_pb2.ListPersonsRequest, _persons_pb2.ListPersonsResponse]
-    """Persons that pass every filter."""
-    UpdatePerson: _grpc.UnaryUnaryMultiCallable[_persons_pb2.UpdatePersonRequest, _persons_pb2.UpdatePersonResponse]
-    """Changes the masked fields."""
-    DeletePerson: _grpc.UnaryUnaryMultiCallable[_persons_pb2.DeletePersonRequest, _persons_pb2.DeletePersonResponse]
-    """Soft delete: the person and all its assignments are put away until UndeletePerson."""
-    UndeletePerson: _grpc.UnaryUnaryMultiCallable[_persons_pb2.UndeletePersonRequest, _persons_pb2.UndeletePersonResponse]
-    MergePersons: _grpc.UnaryUnaryMultiCallable[_persons_pb2.MergePersonsRequest, _persons_pb2.MergePersonsResponse]
-    """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor. UndoChange takes it
-    back at any time.
-    """
-    ListPeople: _grpc.UnaryUnaryMultiCallable[_persons_pb2.ListPeopleRequest, _persons_pb2.ListPeopleResponse]
-    """Persons and unnamed clusters in one list, persons first, by face count."""
-    ListPersonPhotos: _grpc.UnaryUnaryMultiCallable[_persons_pb2.ListPersonPhotosRequest, _persons_pb2.ListPersonPhotosResponse]
-    """A person's photos by capture date, with the person's boxes in them."""
-    RemovePersonPhotos: _grpc.UnaryUnaryMultiCallable[_persons_pb2.RemovePersonPhotosRequest, _persons_pb2.RemovePersonPhotosResponse]
-    """Unassigns the person's faces in these photos, and no others."""
-    MovePersonPhotos: _grpc.UnaryUnaryMultiCallable[_persons_pb2.MovePersonPhotosRequest, _persons_pb2.MovePersonPhotosResponse]
-    """Gives the person's faces in these photos to another person, who may be new."""
-    ForgetPerson: _grpc.UnaryUnaryMultiCallable[_persons_pb2.ForgetPersonRequest, _persons_pb2.ForgetPersonResponse]
-    """Removes a person and everything derived from them in every store, provably. Not undoable.
-    Job result: the receipt {stores: [{store, deleted, verified_at}]}.
-    """
-
-@_typing.type_check_only
-class PersonServiceAsyncStub(PersonServiceStub):
-    """The people of a library."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreatePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.CreatePersonRequest, _persons_pb2.CreatePersonResponse]  # type: ignore[assignment]
+    CreatePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.CreatePersonRequest, _persons_pb2.CreatePersonResponse]
     """A new person. Two persons may share a name; `same_name_ids` warns of it."""
-    GetPerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.GetPersonRequest, _persons_pb2.GetPersonResponse]  # type: ignore[assignment]
+    GetPerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.GetPersonRequest, _persons_pb2.GetPersonResponse]
     """One person; a merged one is answered with `merged_into` set, a deleted one only with `show_deleted`."""
-    ListPersons: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPersonsRequest, _persons_pb2.ListPersonsResponse]  # type: ignore[assignment]
+    ListPersons: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPersonsRequest, _persons_pb2.ListPersonsResponse]
     """Persons that pass every filter."""
-    UpdatePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.UpdatePersonRequest, _persons_pb2.UpdatePersonResponse]  # type: ignore[assignment]
+    UpdatePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.UpdatePersonRequest, _persons_pb2.UpdatePersonResponse]
     """Changes the masked fields."""
-    DeletePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.DeletePersonRequest, _persons_pb2.DeletePersonResponse]  # type: ignore[assignment]
+    DeletePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.DeletePersonRequest, _persons_pb2.DeletePersonResponse]
     """Soft delete: the person and all its assignments are put away until UndeletePerson."""
-    UndeletePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.UndeletePersonRequest, _persons_pb2.UndeletePersonResponse]  # type: ignore[assignment]
-    MergePersons: _aio.UnaryUnaryMultiCallable[_persons_pb2.MergePersonsRequest, _persons_pb2.MergePersonsResponse]  # type: ignore[assignment]
+    UndeletePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.UndeletePersonRequest, _persons_pb2.UndeletePersonResponse]
+    MergePersons: _aio.UnaryUnaryMultiCallable[_persons_pb2.MergePersonsRequest, _persons_pb2.MergePersonsResponse]
     """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor. UndoChange takes it
     back at any time.
     """
-    ListPeople: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPeopleRequest, _persons_pb2.ListPeopleResponse]  # type: ignore[assignment]
+    ListPeople: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPeopleRequest, _persons_pb2.ListPeopleResponse]
     """Persons and unnamed clusters in one list, persons first, by face count."""
-    ListPersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPersonPhotosRequest, _persons_pb2.ListPersonPhotosResponse]  # type: ignore[assignment]
+    ListPersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPersonPhotosRequest, _persons_pb2.ListPersonPhotosResponse]
     """A person's photos by capture date, with the person's boxes in them."""
-    RemovePersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.RemovePersonPhotosRequest, _persons_pb2.RemovePersonPhotosResponse]  # type: ignore[assignment]
+    RemovePersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.RemovePersonPhotosRequest, _persons_pb2.RemovePersonPhotosResponse]
     """Unassigns the person's faces in these photos, and no others."""
-    MovePersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.MovePersonPhotosRequest, _persons_pb2.MovePersonPhotosResponse]  # type: ignore[assignment]
+    MovePersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.MovePersonPhotosRequest, _persons_pb2.MovePersonPhotosResponse]
     """Gives the person's faces in these photos to another person, who may be new."""
-    ForgetPerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.ForgetPersonRequest, _persons_pb2.ForgetPersonResponse]  # type: ignore[assignment]
+    ForgetPerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.ForgetPersonRequest, _persons_pb2.ForgetPersonResponse]
     """Removes a person and everything derived from them in every store, provably. Not undoable.
     Job result: the receipt {stores: [{store, deleted, verified_at}]}.
     """
 
-class PersonServiceServicer(metaclass=_abc_1.ABCMeta):
+class PersonServiceServicer:
     """The people of a library."""
 
-    @_abc_1.abstractmethod
     def CreatePerson(
         self,
         request: _persons_pb2.CreatePersonRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.CreatePersonResponse, _abc.Awaitable[_persons_pb2.CreatePersonResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.CreatePersonRequest, _abc.Awaitable[_persons_pb2.CreatePersonResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.CreatePersonResponse]:
         """A new person. Two persons may share a name; `same_name_ids` warns of it."""
 
-    @_abc_1.abstractmethod
     def GetPerson(
         self,
         request: _persons_pb2.GetPersonRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.GetPersonResponse, _abc.Awaitable[_persons_pb2.GetPersonResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.GetPersonRequest, _abc.Awaitable[_persons_pb2.GetPersonResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.GetPersonResponse]:
         """One person; a merged one is answered with `merged_into` set, a deleted one only with `show_deleted`."""
 
-    @_abc_1.abstractmethod
     def ListPersons(
         self,
         request: _persons_pb2.ListPersonsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.ListPersonsResponse, _abc.Awaitable[_persons_pb2.ListPersonsResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.ListPersonsRequest, _abc.Awaitable[_persons_pb2.ListPersonsResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.ListPersonsResponse]:
         """Persons that pass every filter."""
 
-    @_abc_1.abstractmethod
     def UpdatePerson(
         self,
         request: _persons_pb2.UpdatePersonRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.UpdatePersonResponse, _abc.Awaitable[_persons_pb2.UpdatePersonResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.UpdatePersonRequest, _abc.Awaitable[_persons_pb2.UpdatePersonResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.UpdatePersonResponse]:
         """Changes the masked fields."""
 
-    @_abc_1.abstractmethod
     def DeletePerson(
         self,
         request: _persons_pb2.DeletePersonRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.DeletePersonResponse, _abc.Awaitable[_persons_pb2.DeletePersonResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.DeletePersonRequest, _abc.Awaitable[_persons_pb2.DeletePersonResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.DeletePersonResponse]:
         """Soft delete: the person and all its assignments are put away until UndeletePerson."""
 
-    @_abc_1.abstractmethod
     def UndeletePerson(
         self,
         request: _persons_pb2.UndeletePersonRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.UndeletePersonResponse, _abc.Awaitable[_persons_pb2.UndeletePersonResponse]]: ...
+        context: _aio.ServicerContext[_persons_pb2.UndeletePersonRequest, _abc.Awaitable[_persons_pb2.UndeletePersonResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.UndeletePersonResponse]: ...
 
-    @_abc_1.abstractmethod
     def MergePersons(
         self,
         request: _persons_pb2.MergePersonsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.MergePersonsResponse, _abc.Awaitable[_persons_pb2.MergePersonsResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.MergePersonsRequest, _abc.Awaitable[_persons_pb2.MergePersonsResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.MergePersonsResponse]:
         """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor. UndoChange takes it
         back at any time.
         """
 
-    @_abc_1.abstractmethod
     def ListPeople(
         self,
         request: _persons_pb2.ListPeopleRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.ListPeopleResponse, _abc.Awaitable[_persons_pb2.ListPeopleResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.ListPeopleRequest, _abc.Awaitable[_persons_pb2.ListPeopleResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.ListPeopleResponse]:
         """Persons and unnamed clusters in one list, persons first, by face count."""
 
-    @_abc_1.abstractmethod
     def ListPersonPhotos(
         self,
         request: _persons_pb2.ListPersonPhotosRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.ListPersonPhotosResponse, _abc.Awaitable[_persons_pb2.ListPersonPhotosResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.ListPersonPhotosRequest, _abc.Awaitable[_persons_pb2.ListPersonPhotosResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.ListPersonPhotosResponse]:
         """A person's photos by capture date, with the person's boxes in them."""
 
-    @_abc_1.abstractmethod
     def RemovePersonPhotos(
         self,
         request: _persons_pb2.RemovePersonPhotosRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.RemovePersonPhotosResponse, _abc.Awaitable[_persons_pb2.RemovePersonPhotosResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.RemovePersonPhotosRequest, _abc.Awaitable[_persons_pb2.RemovePersonPhotosResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.RemovePersonPhotosResponse]:
         """Unassigns the person's faces in these photos, and no others."""
 
-    @_abc_1.abstractmethod
     def MovePersonPhotos(
         self,
         request: _persons_pb2.MovePersonPhotosRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.MovePersonPhotosResponse, _abc.Awaitable[_persons_pb2.MovePersonPhotosResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.MovePersonPhotosRequest, _abc.Awaitable[_persons_pb2.MovePersonPhotosResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.MovePersonPhotosResponse]:
         """Gives the person's faces in these photos to another person, who may be new."""
 
-    @_abc_1.abstractmethod
     def ForgetPerson(
         self,
         request: _persons_pb2.ForgetPersonRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_persons_pb2.ForgetPersonResponse, _abc.Awaitable[_persons_pb2.ForgetPersonResponse]]:
+        context: _aio.ServicerContext[_persons_pb2.ForgetPersonRequest, _abc.Awaitable[_persons_pb2.ForgetPersonResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.ForgetPersonResponse]:
         """Removes a person and everything derived from them in every store, provably. Not undoable.
         Job result: the receipt {stores: [{store, deleted, verified_at}]}.
         """
 
-def add_PersonServiceServicer_to_server(servicer: PersonServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_PersonServiceServicer_to_server(servicer: PersonServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.persons.v1 import prototypes_pb2 as _prototypes_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,96 +14,68 @@ GRPC_VERSION: str
 class PrototypeServiceStub:
     """The exemplar faces a person is recognised by."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> PrototypeServiceAsyncStub: ...
-    ListPrototypes: _grpc.UnaryUnaryMultiCallable[_prototypes_pb2.ListPrototypesRequest, _prototypes_pb2.ListPrototypesResponse]
-    """A person's prototypes, pinned ones first, then by role and quality."""
-    CreatePrototype: _grpc.UnaryUnaryMultiCallable[_prototypes_pb2.CreatePrototypeRequest, _prototypes_pb2.CreatePrototypeResponse]
-    """Makes an assigned face a prototype of its person."""
-    DeletePrototype: _grpc.UnaryUnaryMultiCallable[_prototypes_pb2.DeletePrototypeRequest, _prototypes_pb2.DeletePrototypeResponse]
-    PinPrototype: _grpc.UnaryUnaryMultiCallable[_prototypes_pb2.PinPrototypeRequest, _prototypes_pb2.PinPrototypeResponse]
-    """Keeps a face as the prototype of its era, whatever is recomputed. One per era."""
-    UnpinPrototype: _grpc.UnaryUnaryMultiCallable[_prototypes_pb2.UnpinPrototypeRequest, _prototypes_pb2.UnpinPrototypeResponse]
-    RecomputePrototypes: _grpc.UnaryUnaryMultiCallable[_prototypes_pb2.RecomputePrototypesRequest, _prototypes_pb2.RecomputePrototypesResponse]
-    """Chooses a person's prototypes anew; pins stay."""
-    GetEraCoverage: _grpc.UnaryUnaryMultiCallable[_prototypes_pb2.GetEraCoverageRequest, _prototypes_pb2.GetEraCoverageResponse]
-    """How many faces and prototypes a person has in each era."""
-
-@_typing.type_check_only
-class PrototypeServiceAsyncStub(PrototypeServiceStub):
-    """The exemplar faces a person is recognised by."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListPrototypes: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.ListPrototypesRequest, _prototypes_pb2.ListPrototypesResponse]  # type: ignore[assignment]
+    ListPrototypes: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.ListPrototypesRequest, _prototypes_pb2.ListPrototypesResponse]
     """A person's prototypes, pinned ones first, then by role and quality."""
-    CreatePrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.CreatePrototypeRequest, _prototypes_pb2.CreatePrototypeResponse]  # type: ignore[assignment]
+    CreatePrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.CreatePrototypeRequest, _prototypes_pb2.CreatePrototypeResponse]
     """Makes an assigned face a prototype of its person."""
-    DeletePrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.DeletePrototypeRequest, _prototypes_pb2.DeletePrototypeResponse]  # type: ignore[assignment]
-    PinPrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.PinPrototypeRequest, _prototypes_pb2.PinPrototypeResponse]  # type: ignore[assignment]
+    DeletePrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.DeletePrototypeRequest, _prototypes_pb2.DeletePrototypeResponse]
+    PinPrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.PinPrototypeRequest, _prototypes_pb2.PinPrototypeResponse]
     """Keeps a face as the prototype of its era, whatever is recomputed. One per era."""
-    UnpinPrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.UnpinPrototypeRequest, _prototypes_pb2.UnpinPrototypeResponse]  # type: ignore[assignment]
-    RecomputePrototypes: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.RecomputePrototypesRequest, _prototypes_pb2.RecomputePrototypesResponse]  # type: ignore[assignment]
+    UnpinPrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.UnpinPrototypeRequest, _prototypes_pb2.UnpinPrototypeResponse]
+    RecomputePrototypes: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.RecomputePrototypesRequest, _prototypes_pb2.RecomputePrototypesResponse]
     """Chooses a person's prototypes anew; pins stay."""
-    GetEraCoverage: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.GetEraCoverageRequest, _prototypes_pb2.GetEraCoverageResponse]  # type: ignore[assignment]
+    GetEraCoverage: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.GetEraCoverageRequest, _prototypes_pb2.GetEraCoverageResponse]
     """How many faces and prototypes a person has in each era."""
 
-class PrototypeServiceServicer(metaclass=_abc_1.ABCMeta):
+class PrototypeServiceServicer:
     """The exemplar faces a person is recognised by."""
 
-    @_abc_1.abstractmethod
     def ListPrototypes(
         self,
         request: _prototypes_pb2.ListPrototypesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_prototypes_pb2.ListPrototypesResponse, _abc.Awaitable[_prototypes_pb2.ListPrototypesResponse]]:
+        context: _aio.ServicerContext[_prototypes_pb2.ListPrototypesRequest, _abc.Awaitable[_prototypes_pb2.ListPrototypesResponse]],
+    ) -> _abc.Awaitable[_prototypes_pb2.ListPrototypesResponse]:
         """A person's prototypes, pinned ones first, then by role and quality."""
 
-    @_abc_1.abstractmethod
     def CreatePrototype(
         self,
         request: _prototypes_pb2.CreatePrototypeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_prototypes_pb2.CreatePrototypeResponse, _abc.Awaitable[_prototypes_pb2.CreatePrototypeResponse]]:
+        context: _aio.ServicerContext[_prototypes_pb2.CreatePrototypeRequest, _abc.Awaitable[_prototypes_pb2.CreatePrototypeResponse]],
+    ) -> _abc.Awaitable[_prototypes_pb2.CreatePrototypeResponse]:
         """Makes an assigned face a prototype of its person."""
 
-    @_abc_1.abstractmethod
     def DeletePrototype(
         self,
         request: _prototypes_pb2.DeletePrototypeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_prototypes_pb2.DeletePrototypeResponse, _abc.Awaitable[_prototypes_pb2.DeletePrototypeResponse]]: ...
+        context: _aio.ServicerContext[_prototypes_pb2.DeletePrototypeRequest, _abc.Awaitable[_prototypes_pb2.DeletePrototypeResponse]],
+    ) -> _abc.Awaitable[_prototypes_pb2.DeletePrototypeResponse]: ...
 
-    @_abc_1.abstractmethod
     def PinPrototype(
         self,
         request: _prototypes_pb2.PinPrototypeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_prototypes_pb2.PinPrototypeResponse, _abc.Awaitable[_prototypes_pb2.PinPrototypeResponse]]:
+        context: _aio.ServicerContext[_prototypes_pb2.PinPrototypeRequest, _abc.Awaitable[_prototypes_pb2.PinPrototypeResponse]],
+    ) -> _abc.Awaitable[_prototypes_pb2.PinPrototypeResponse]:
         """Keeps a face as the prototype of its era, whatever is recomputed. One per era."""
 
-    @_abc_1.abstractmethod
     def UnpinPrototype(
         self,
         request: _prototypes_pb2.UnpinPrototypeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_prototypes_pb2.UnpinPrototypeResponse, _abc.Awaitable[_prototypes_pb2.UnpinPrototypeResponse]]: ...
+        context: _aio.ServicerContext[_prototypes_pb2.UnpinPrototypeRequest, _abc.Awaitable[_prototypes_pb2.UnpinPrototypeResponse]],
+    ) -> _abc.Awaitable[_prototypes_pb2.UnpinPrototypeResponse]: ...
 
-    @_abc_1.abstractmethod
     def RecomputePrototypes(
         self,
         request: _prototypes_pb2.RecomputePrototypesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_prototypes_pb2.RecomputePrototypesResponse, _abc.Awaitable[_prototypes_pb2.RecomputePrototypesResponse]]:
+        context: _aio.ServicerContext[_prototypes_pb2.RecomputePrototypesRequest, _abc.Awaitable[_prototypes_pb2.RecomputePrototypesResponse]],
+    ) -> _abc.Awaitable[_prototypes_pb2.RecomputePrototypesResponse]:
         """Chooses a person's prototypes anew; pins stay."""
 
-    @_abc_1.abstractmethod
     def GetEraCoverage(
         self,
         request: _prototypes_pb2.GetEraCoverageRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_prototypes_pb2.GetEraCoverageResponse, _abc.Awaitable[_prototypes_pb2.GetEraCoverageResponse]]:
+        context: _aio.ServicerContext[_prototypes_pb2.GetEraCoverageRequest, _abc.Awaitable[_prototypes_pb2.GetEraCoverageResponse]],
+    ) -> _abc.Awaitable[_prototypes_pb2.GetEraCoverageResponse]:
         """How many faces and prototypes a person has in each era."""
 
-def add_PrototypeServiceServicer_to_server(servicer: PrototypeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_PrototypeServiceServicer_to_server(servicer: PrototypeServiceServicer, server: _aio.Server) -> None: ...

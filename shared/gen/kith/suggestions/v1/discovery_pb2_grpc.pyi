@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.suggestions.v1 import discovery_pb2 as _discovery_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,108 +14,76 @@ GRPC_VERSION: str
 class DiscoveryServiceStub:
     """Finds faces to ask about, and says how sure the answers have been."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> DiscoveryServiceAsyncStub: ...
-    FindMoreSuggestions: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.FindMoreSuggestionsRequest, _discovery_pb2.FindMoreSuggestionsResponse]
-    """Looks for more faces of the given persons, or of all, as a job. A pair that was rejected or excluded is never asked
-    again. Job result: {persons, candidates, created, kept}.
-    """
-    PropagateLabel: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.PropagateLabelRequest, _discovery_pb2.PropagateLabelResponse]
-    """Asks about the faces most like one or many given prototypes, as a job. Job result: {candidates, created}."""
-    AssignKnownFaces: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.AssignKnownFacesRequest, _discovery_pb2.AssignKnownFacesResponse]
-    """Assigns the faces that match surely enough for the target precision, as a job. Job result: {assigned, suggested}."""
-    ExpireSuggestions: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.ExpireSuggestionsRequest, _discovery_pb2.ExpireSuggestionsResponse]
-    """Expires questions that no longer stand, as a job. Job result: {expired}."""
-    PurgeOrphanedSuggestions: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.PurgeOrphanedSuggestionsRequest, _discovery_pb2.PurgeOrphanedSuggestionsResponse]
-    """Removes suggestions whose face or person is gone, as a job. Job result: {purged}."""
-    EstimateCompleteness: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.EstimateCompletenessRequest, _discovery_pb2.EstimateCompletenessResponse]
-    """How many faces of a person are still to be found."""
-    GetCalibration: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.GetCalibrationRequest, _discovery_pb2.GetCalibrationResponse]
-    """How reliable the confidences have been."""
-
-@_typing.type_check_only
-class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
-    """Finds faces to ask about, and says how sure the answers have been."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    FindMoreSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.FindMoreSuggestionsRequest, _discovery_pb2.FindMoreSuggestionsResponse]  # type: ignore[assignment]
+    FindMoreSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.FindMoreSuggestionsRequest, _discovery_pb2.FindMoreSuggestionsResponse]
     """Looks for more faces of the given persons, or of all, as a job. A pair that was rejected or excluded is never asked
     again. Job result: {persons, candidates, created, kept}.
     """
-    PropagateLabel: _aio.UnaryUnaryMultiCallable[_discovery_pb2.PropagateLabelRequest, _discovery_pb2.PropagateLabelResponse]  # type: ignore[assignment]
+    PropagateLabel: _aio.UnaryUnaryMultiCallable[_discovery_pb2.PropagateLabelRequest, _discovery_pb2.PropagateLabelResponse]
     """Asks about the faces most like one or many given prototypes, as a job. Job result: {candidates, created}."""
-    AssignKnownFaces: _aio.UnaryUnaryMultiCallable[_discovery_pb2.AssignKnownFacesRequest, _discovery_pb2.AssignKnownFacesResponse]  # type: ignore[assignment]
+    AssignKnownFaces: _aio.UnaryUnaryMultiCallable[_discovery_pb2.AssignKnownFacesRequest, _discovery_pb2.AssignKnownFacesResponse]
     """Assigns the faces that match surely enough for the target precision, as a job. Job result: {assigned, suggested}."""
-    ExpireSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.ExpireSuggestionsRequest, _discovery_pb2.ExpireSuggestionsResponse]  # type: ignore[assignment]
+    ExpireSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.ExpireSuggestionsRequest, _discovery_pb2.ExpireSuggestionsResponse]
     """Expires questions that no longer stand, as a job. Job result: {expired}."""
-    PurgeOrphanedSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.PurgeOrphanedSuggestionsRequest, _discovery_pb2.PurgeOrphanedSuggestionsResponse]  # type: ignore[assignment]
+    PurgeOrphanedSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.PurgeOrphanedSuggestionsRequest, _discovery_pb2.PurgeOrphanedSuggestionsResponse]
     """Removes suggestions whose face or person is gone, as a job. Job result: {purged}."""
-    EstimateCompleteness: _aio.UnaryUnaryMultiCallable[_discovery_pb2.EstimateCompletenessRequest, _discovery_pb2.EstimateCompletenessResponse]  # type: ignore[assignment]
+    EstimateCompleteness: _aio.UnaryUnaryMultiCallable[_discovery_pb2.EstimateCompletenessRequest, _discovery_pb2.EstimateCompletenessResponse]
     """How many faces of a person are still to be found."""
-    GetCalibration: _aio.UnaryUnaryMultiCallable[_discovery_pb2.GetCalibrationRequest, _discovery_pb2.GetCalibrationResponse]  # type: ignore[assignment]
+    GetCalibration: _aio.UnaryUnaryMultiCallable[_discovery_pb2.GetCalibrationRequest, _discovery_pb2.GetCalibrationResponse]
     """How reliable the confidences have been."""
 
-class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
+class DiscoveryServiceServicer:
     """Finds faces to ask about, and says how sure the answers have been."""
 
-    @_abc_1.abstractmethod
     def FindMoreSuggestions(
         self,
         request: _discovery_pb2.FindMoreSuggestionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_discovery_pb2.FindMoreSuggestionsResponse, _abc.Awaitable[_discovery_pb2.FindMoreSuggestionsResponse]]:
+        context: _aio.ServicerContext[_discovery_pb2.FindMoreSuggestionsRequest, _abc.Awaitable[_discovery_pb2.FindMoreSuggestionsResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.FindMoreSuggestionsResponse]:
         """Looks for more faces of the given persons, or of all, as a job. A pair that was rejected or excluded is never asked
         again. Job result: {persons, candidates, created, kept}.
         """
 
-    @_abc_1.abstractmethod
     def PropagateLabel(
         self,
         request: _discovery_pb2.PropagateLabelRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_discovery_pb2.PropagateLabelResponse, _abc.Awaitable[_discovery_pb2.PropagateLabelResponse]]:
+        context: _aio.ServicerContext[_discovery_pb2.PropagateLabelRequest, _abc.Awaitable[_discovery_pb2.PropagateLabelResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.PropagateLabelResponse]:
         """Asks about the faces most like one or many given prototypes, as a job. Job result: {candidates, created}."""
 
-    @_abc_1.abstractmethod
     def AssignKnownFaces(
         self,
         request: _discovery_pb2.AssignKnownFacesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_discovery_pb2.AssignKnownFacesResponse, _abc.Awaitable[_discovery_pb2.AssignKnownFacesResponse]]:
+        context: _aio.ServicerContext[_discovery_pb2.AssignKnownFacesRequest, _abc.Awaitable[_discovery_pb2.AssignKnownFacesResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.AssignKnownFacesResponse]:
         """Assigns the faces that match surely enough for the target precision, as a job. Job result: {assigned, suggested}."""
 
-    @_abc_1.abstractmethod
     def ExpireSuggestions(
         self,
         request: _discovery_pb2.ExpireSuggestionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_discovery_pb2.ExpireSuggestionsResponse, _abc.Awaitable[_discovery_pb2.ExpireSuggestionsResponse]]:
+        context: _aio.ServicerContext[_discovery_pb2.ExpireSuggestionsRequest, _abc.Awaitable[_discovery_pb2.ExpireSuggestionsResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.ExpireSuggestionsResponse]:
         """Expires questions that no longer stand, as a job. Job result: {expired}."""
 
-    @_abc_1.abstractmethod
     def PurgeOrphanedSuggestions(
         self,
         request: _discovery_pb2.PurgeOrphanedSuggestionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_discovery_pb2.PurgeOrphanedSuggestionsResponse, _abc.Awaitable[_discovery_pb2.PurgeOrphanedSuggestionsResponse]]:
+        context: _aio.ServicerContext[_discovery_pb2.PurgeOrphanedSuggestionsRequest, _abc.Awaitable[_discovery_pb2.PurgeOrphanedSuggestionsResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.PurgeOrphanedSuggestionsResponse]:
         """Removes suggestions whose face or person is gone, as a job. Job result: {purged}."""
 
-    @_abc_1.abstractmethod
     def EstimateCompleteness(
         self,
         request: _discovery_pb2.EstimateCompletenessRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_discovery_pb2.EstimateCompletenessResponse, _abc.Awaitable[_discovery_pb2.EstimateCompletenessResponse]]:
+        context: _aio.ServicerContext[_discovery_pb2.EstimateCompletenessRequest, _abc.Awaitable[_discovery_pb2.EstimateCompletenessResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.EstimateCompletenessResponse]:
         """How many faces of a person are still to be found."""
 
-    @_abc_1.abstractmethod
     def GetCalibration(
         self,
         request: _discovery_pb2.GetCalibrationRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_discovery_pb2.GetCalibrationResponse, _abc.Awaitable[_discovery_pb2.GetCalibrationResponse]]:
+        context: _aio.ServicerContext[_discovery_pb2.GetCalibrationRequest, _abc.Awaitable[_discovery_pb2.GetCalibrationResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.GetCalibrationResponse]:
         """How reliable the confidences have been."""
 
-def add_DiscoveryServiceServicer_to_server(servicer: DiscoveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_DiscoveryServiceServicer_to_server(servicer: DiscoveryServiceServicer, server: _aio.Server) -> None: ...

@@ -6,22 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from kith.suggestions.v1 import suggestions_pb2 as _suggestions_pb2
-import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,132 +14,94 @@ GRPC_VERSION: str
 class SuggestionServiceStub:
     """Questions to people: "is this Anna?"."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> SuggestionServiceAsyncStub: ...
-    GetSuggestion: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.GetSuggestionRequest, _suggestions_pb2.GetSuggestionResponse]
-    """One suggestion."""
-    ListSuggestions: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.ListSuggestionsRequest, _suggestions_pb2.ListSuggestionsResponse]
-    """Suggestions that pass every filter, surest first."""
-    GetSuggestionStats: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.GetSuggestionStatsRequest, _suggestions_pb2.GetSuggestionStatsResponse]
-    """Counts by state and by person."""
-    MatchFace: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.MatchFaceRequest, _suggestions_pb2.MatchFaceResponse]
-    """Who a face may be, now, without storing anything: every candidate, with what speaks for and against."""
-    ExplainSuggestion: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.ExplainSuggestionRequest, _suggestions_pb2.ExplainSuggestionResponse]
-    """Why a suggestion was made, and what it would be today."""
-    AcceptSuggestion: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.AcceptSuggestionRequest, _suggestions_pb2.AcceptSuggestionResponse]
-    """Yes: assigns the face as a human's word, then marks the suggestion accepted. A retry finishes what was begun. The other
-    suggestions of that face expire.
-    """
-    RejectSuggestion: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.RejectSuggestionRequest, _suggestions_pb2.RejectSuggestionResponse]
-    """No: remembers for ever that this face is not that person."""
-    BatchReviewSuggestions: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.BatchReviewSuggestionsRequest, _suggestions_pb2.BatchReviewSuggestionsResponse]
-    """Up to 500 answers at once."""
-    LeaseReviewQueue: _grpc.UnaryUnaryMultiCallable[_suggestions_pb2.LeaseReviewQueueRequest, _suggestions_pb2.LeaseReviewQueueResponse]
-    """The questions that settle most faces each, leased so that no two reviewers get the same."""
-
-@_typing.type_check_only
-class SuggestionServiceAsyncStub(SuggestionServiceStub):
-    """Questions to people: "is this Anna?"."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.GetSuggestionRequest, _suggestions_pb2.GetSuggestionResponse]  # type: ignore[assignment]
+    GetSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.GetSuggestionRequest, _suggestions_pb2.GetSuggestionResponse]
     """One suggestion."""
-    ListSuggestions: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.ListSuggestionsRequest, _suggestions_pb2.ListSuggestionsResponse]  # type: ignore[assignment]
+    ListSuggestions: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.ListSuggestionsRequest, _suggestions_pb2.ListSuggestionsResponse]
     """Suggestions that pass every filter, surest first."""
-    GetSuggestionStats: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.GetSuggestionStatsRequest, _suggestions_pb2.GetSuggestionStatsResponse]  # type: ignore[assignment]
+    GetSuggestionStats: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.GetSuggestionStatsRequest, _suggestions_pb2.GetSuggestionStatsResponse]
     """Counts by state and by person."""
-    MatchFace: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.MatchFaceRequest, _suggestions_pb2.MatchFaceResponse]  # type: ignore[assignment]
+    MatchFace: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.MatchFaceRequest, _suggestions_pb2.MatchFaceResponse]
     """Who a face may be, now, without storing anything: every candidate, with what speaks for and against."""
-    ExplainSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.ExplainSuggestionRequest, _suggestions_pb2.ExplainSuggestionResponse]  # type: ignore[assignment]
+    ExplainSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.ExplainSuggestionRequest, _suggestions_pb2.ExplainSuggestionResponse]
     """Why a suggestion was made, and what it would be today."""
-    AcceptSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.AcceptSuggestionRequest, _suggestions_pb2.AcceptSuggestionResponse]  # type: ignore[assignment]
+    AcceptSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.AcceptSuggestionRequest, _suggestions_pb2.AcceptSuggestionResponse]
     """Yes: assigns the face as a human's word, then marks the suggestion accepted. A retry finishes what was begun. The other
     suggestions of that face expire.
     """
-    RejectSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.RejectSuggestionRequest, _suggestions_pb2.RejectSuggestionResponse]  # type: ignore[assignment]
+    RejectSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.RejectSuggestionRequest, _suggestions_pb2.RejectSuggestionResponse]
     """No: remembers for ever that this face is not that person."""
-    BatchReviewSuggestions: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.BatchReviewSuggestionsRequest, _suggestions_pb2.BatchReviewSuggestionsResponse]  # type: ignore[assignment]
+    BatchReviewSuggestions: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.BatchReviewSuggestionsRequest, _suggestions_pb2.BatchReviewSuggestionsResponse]
     """Up to 500 answers at once."""
-    LeaseReviewQueue: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.LeaseReviewQueueRequest, _suggestions_pb2.LeaseReviewQueueResponse]  # type: ignore[assignment]
+    LeaseReviewQueue: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.LeaseReviewQueueRequest, _suggestions_pb2.LeaseReviewQueueResponse]
     """The questions that settle most faces each, leased so that no two reviewers get the same."""
 
-class SuggestionServiceServicer(metaclass=_abc_1.ABCMeta):
+class SuggestionServiceServicer:
     """Questions to people: "is this Anna?"."""
 
-    @_abc_1.abstractmethod
     def GetSuggestion(
         self,
         request: _suggestions_pb2.GetSuggestionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.GetSuggestionResponse, _abc.Awaitable[_suggestions_pb2.GetSuggestionResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.GetSuggestionRequest, _abc.Awaitable[_suggestions_pb2.GetSuggestionResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.GetSuggestionResponse]:
         """One suggestion."""
 
-    @_abc_1.abstractmethod
     def ListSuggestions(
         self,
         request: _suggestions_pb2.ListSuggestionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.ListSuggestionsResponse, _abc.Awaitable[_suggestions_pb2.ListSuggestionsResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.ListSuggestionsRequest, _abc.Awaitable[_suggestions_pb2.ListSuggestionsResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.ListSuggestionsResponse]:
         """Suggestions that pass every filter, surest first."""
 
-    @_abc_1.abstractmethod
     def GetSuggestionStats(
         self,
         request: _suggestions_pb2.GetSuggestionStatsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.GetSuggestionStatsResponse, _abc.Awaitable[_suggestions_pb2.GetSuggestionStatsResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.GetSuggestionStatsRequest, _abc.Awaitable[_suggestions_pb2.GetSuggestionStatsResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.GetSuggestionStatsResponse]:
         """Counts by state and by person."""
 
-    @_abc_1.abstractmethod
     def MatchFace(
         self,
         request: _suggestions_pb2.MatchFaceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.MatchFaceResponse, _abc.Awaitable[_suggestions_pb2.MatchFaceResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.MatchFaceRequest, _abc.Awaitable[_suggestions_pb2.MatchFaceResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.MatchFaceResponse]:
         """Who a face may be, now, without storing anything: every candidate, with what speaks for and against."""
 
-    @_abc_1.abstractmethod
     def ExplainSuggestion(
         self,
         request: _suggestions_pb2.ExplainSuggestionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.ExplainSuggestionResponse, _abc.Awaitable[_suggestions_pb2.ExplainSuggestionResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.ExplainSuggestionRequest, _abc.Awaitable[_suggestions_pb2.ExplainSuggestionResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.ExplainSuggestionResponse]:
         """Why a suggestion was made, and what it would be today."""
 
-    @_abc_1.abstractmethod
     def AcceptSuggestion(
         self,
         request: _suggestions_pb2.AcceptSuggestionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.AcceptSuggestionResponse, _abc.Awaitable[_suggestions_pb2.AcceptSuggestionResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.AcceptSuggestionRequest, _abc.Awaitable[_suggestions_pb2.AcceptSuggestionResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.AcceptSuggestionResponse]:
         """Yes: assigns the face as a human's word, then marks the suggestion accepted. A retry finishes what was begun. The other
         suggestions of that face expire.
         """
 
-    @_abc_1.abstractmethod
     def RejectSuggestion(
         self,
         request: _suggestions_pb2.RejectSuggestionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.RejectSuggestionResponse, _abc.Awaitable[_suggestions_pb2.RejectSuggestionResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.RejectSuggestionRequest, _abc.Awaitable[_suggestions_pb2.RejectSuggestionResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.RejectSuggestionResponse]:
         """No: remembers for ever that this face is not that person."""
 
-    @_abc_1.abstractmethod
     def BatchReviewSuggestions(
         self,
         request: _suggestions_pb2.BatchReviewSuggestionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.BatchReviewSuggestionsResponse, _abc.Awaitable[_suggestions_pb2.BatchReviewSuggestionsResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.BatchReviewSuggestionsRequest, _abc.Awaitable[_suggestions_pb2.BatchReviewSuggestionsResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.BatchReviewSuggestionsResponse]:
         """Up to 500 answers at once."""
 
-    @_abc_1.abstractmethod
     def LeaseReviewQueue(
         self,
         request: _suggestions_pb2.LeaseReviewQueueRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_suggestions_pb2.LeaseReviewQueueResponse, _abc.Awaitable[_suggestions_pb2.LeaseReviewQueueResponse]]:
+        context: _aio.ServicerContext[_suggestions_pb2.LeaseReviewQueueRequest, _abc.Awaitable[_suggestions_pb2.LeaseReviewQueueResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.LeaseReviewQueueResponse]:
         """The questions that settle most faces each, leased so that no two reviewers get the same."""
 
-def add_SuggestionServiceServicer_to_server(servicer: SuggestionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_SuggestionServiceServicer_to_server(servicer: SuggestionServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,187 @@
+"""Trains Kith's own model pack from a seed: `python -m demo.pack.train --seed 1 --out demo/pack/kith_demo`.
+
+Draws the training data, trains the detector and the recogniser side by side (one process and one thread each),
+writes both as ONNX, fits the pack's thresholds on validation people, measures the pack on an album of people of a
+third kind, and writes `pack.json`. Stages whose results lie in the cache folder are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import torch
+
+from demo.drawing import draw_album
+from demo.drawing.identity import SeedSpace
+from demo.pack.detector_net import Detector, count_parameters, export_detector
+from demo.pack.held_out import accept_rate, find_faces, pair_scores, pairwise_f1
+from demo.pack.recogniser_net import DIMENSION, Recogniser, export_recogniser
+from demo.pack.thresholds import Thresholds, cluster_faces, fit_calibration, fit_thresholds
+from demo.pack.train_detector import train_detector
+from demo.pack.train_recogniser import train_recogniser
+from demo.pack.training_data import load_crops, load_scenes
+
+NAME = "kith_demo"
+VERSION = "1"
+DETECTOR_FILE = "det_kith.onnx"
+RECOGNISER_FILE = "rec_kith.onnx"
+HELD_OUT_SEED = 2
+"""The album the pack is measured on; the demo's own album has another seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is drawn and learned. Budgets are seconds of training; they shorten schedules, never cut them off."""
+
+    seed: int
+    cache: Path
+    workers: int
+    identities: int = 4000
+    views: int = 20
+    scenes: int = 2400
+    epochs: float = 4.0
+    detector_steps: int = 4500
+    budget_seconds: float = 1500.0
+    validation_people: int = 60
+    validation_photos: int = 500
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _detector_weights(plan: Plan) -> Path:
+    path = plan.cache / f"detector-{plan.seed}.pt"
+    if not path.exists():
+        _use_one_thread()
+        scenes = load_scenes(plan.cache, plan.seed, plan.scenes, plan.workers)
+        net = train_detector(scenes, plan.seed, plan.detector_steps, _say, plan.budget_seconds)
+        torch.save(net.state_dict(), path)
+    return path
+
+
+def _recogniser_weights(plan: Plan) -> Path:
+    path = plan.cache / f"recogniser-{plan.seed}.pt"
+    if not path.exists():
+        _use_one_thread()
+        crops = load_crops(plan.cache, plan.seed, plan.identities, plan.views, plan.workers)
+        net = train_recogniser(crops, plan.seed, plan.epochs, _say, plan.budget_seconds)
+        torch.save(net.state_dict(), path)
+    return path
+
+
+def train_networks(plan: Plan, out: Path) -> dict[str, int]:
+    """Trains both networks at the same time and writes their ONNX files; returns how many parameters they have."""
+    load_scenes(plan.cache, plan.seed, plan.scenes, plan.workers)
+    load_crops(plan.cache, plan.seed, plan.identities, plan.views, plan.workers)
+    stages: tuple[Callable[[Plan], Path], ...] = (_detector_weights, _recogniser_weights)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = [pool.submit(stage, plan) for stage in stages]
+        detector_file, recogniser_file = (stage.result() for stage in running)
+    detector, recogniser = Detector(), Recogniser()
+    detector.load_state_dict(torch.load(detector_file, weights_only=True))
+    recogniser.load_state_dict(torch.load(recogniser_file, weights_only=True))
+    out.mkdir(parents=True, exist_ok=True)
+    export_detector(detector, out / DETECTOR_FILE)
+    export_recogniser(recogniser, out / RECOGNISER_FILE)
+    return {"detector": count_parameters(detector), "recogniser": count_parameters(recogniser)}
+
+
+def fit_pack(plan: Plan, out: Path) -> tuple[Thresholds, dict[str, float]]:
+    """The pack's thresholds and calibration, from an album of validation people."""
+    folder = plan.cache / f"validation-{plan.seed}"
+    truth = draw_album(
+        plan.seed,
+        plan.validation_people,
+        plan.validation_photos,
+        folder,
+        workers=plan.workers,
+        space=SeedSpace.VALIDATION,
+    )
+    faces = find_faces(out, folder, truth)
+    _say(f"validation: {len(faces.people)} faces, recall {faces.recall:.4f}, precision {faces.precision:.4f}")
+    return fit_thresholds(faces, plan.seed), fit_calibration(faces, plan.seed)
+
+
+def measure_pack(plan: Plan, out: Path, thresholds: Thresholds) -> dict[str, float]:
+    """The pack on an album of people it has neither learned nor been fitted on."""
+    folder = plan.cache / f"held-out-{HELD_OUT_SEED}"
+    truth = draw_album(HELD_OUT_SEED, out=folder, workers=plan.workers)
+    faces = find_faces(out, folder, truth)
+    genuine, impostor = pair_scores(faces)
+    embeddings, people = faces.true_faces
+    clusters = cluster_faces(
+        embeddings, thresholds.link_floor, thresholds.merge, thresholds.attach, thresholds.attach_margin
+    )
+    precision, recall, f1 = pairwise_f1(people, clusters)
+    figures = {
+        "photos": len(truth.photos),
+        "faces": faces.drawn,
+        "detection_recall": faces.recall,
+        "detection_precision": faces.precision,
+        "tar_at_far_1e-3": accept_rate(genuine, impostor, 1e-3)[0],
+        "tar_at_far_1e-4": accept_rate(genuine, impostor, 1e-4)[0],
+        "cluster_pairwise_precision": precision,
+        "cluster_pairwise_recall": recall,
+        "cluster_pairwise_f1": f1,
+    }
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def train_pack(plan: Plan, out: Path) -> None:
+    """Everything: train, fit, measure, describe."""
+    parameters = train_networks(plan, out)
+    thresholds, calibration = fit_pack(plan, out)
+    held_out = measure_pack(plan, out, thresholds)
+    description = {
+        "name": NAME,
+        "version": VERSION,
+        "dimension": DIMENSION,
+        "licence": "Apache-2.0",
+        "files": {"detection": DETECTOR_FILE, "recognition": RECOGNISER_FILE},
+        "trained": {
+            "seed": plan.seed,
+            "identities": plan.identities,
+            "views_per_identity": plan.views,
+            "scenes": plan.scenes,
+            "parameters": parameters,
+            "data": "drawn faces only (demo/drawing)",
+        },
+        "held_out": held_out,
+        "thresholds": asdict(thresholds),
+        "calibration": calibration,
+    }
+    (out / "pack.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    _say(json.dumps(description, indent=2))
+
+
+def main() -> None:
+    """Reads the command line and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the training identities and the networks' first weights"
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / NAME, help="folder of the pack")
+    parser.add_argument(
+        "--cache", type=Path, required=True, help="folder for drawn data and weights, about 7 GB"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
+    arguments = parser.parse_args()
+    train_pack(Plan(seed=arguments.seed, cache=arguments.cache, workers=arguments.workers), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

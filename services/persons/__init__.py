@@ -1,0 +1,1 @@
+"""The people: who they are, whose face is whose, and the ledger of every change."""

@@ -1,0 +1,161 @@
+"""Messages to commands, and results to messages; nothing else."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from google.protobuf import field_mask_pb2
+
+from kith.common.v1 import types_pb2
+from kith.persons.v1 import assignments_pb2, persons_pb2, prototypes_pb2
+from services.persons.domain.model import (
+    Assignment,
+    PeopleEntry,
+    PeopleKind,
+    Person,
+    PersonStatus,
+    Prototype,
+    Source,
+)
+from shared.errors import InvalidRequest
+from shared.faces.eras import DatePrecision, PartialDate
+from shared.ids import parse_uuid
+from shared.jobs.convert import to_timestamp
+from shared.jobs.model import ItemFailure
+
+EDITABLE = ("name", "status", "birth_date", "cover_face_id", "notes", "external_ids")
+
+
+def to_person(person: Person) -> persons_pb2.Person:
+    """A person as a message."""
+    return persons_pb2.Person(
+        id=str(person.person_id),
+        library_id=person.library_id,
+        name=person.name,
+        status=persons_pb2.PersonStatus.Value(f"PERSON_STATUS_{person.status.value}"),
+        birth_date=to_date(person.birth_date),
+        merged_into=str(person.merged_into or ""),
+        cover_face_id=str(person.cover_face_id or ""),
+        notes=person.notes,
+        external_ids=person.external_ids,
+        face_count=person.face_count,
+        first_seen=to_timestamp(person.first_seen),
+        last_seen=to_timestamp(person.last_seen),
+        create_time=to_timestamp(person.created_at),
+        update_time=to_timestamp(person.updated_at),
+        delete_time=to_timestamp(person.deleted_at),
+        etag=person.etag,
+    )
+
+
+def from_status(status: persons_pb2.PersonStatus.ValueType) -> PersonStatus:
+    """A status of the contract in the domain's words; unset is ACTIVE."""
+    if status == persons_pb2.PERSON_STATUS_UNSPECIFIED:
+        return PersonStatus.ACTIVE
+    return PersonStatus(persons_pb2.PersonStatus.Name(status).removeprefix("PERSON_STATUS_"))
+
+
+def to_date(value: PartialDate | None) -> types_pb2.Date | None:
+    """A partial date as a message; None stays unset."""
+    if value is None:
+        return None
+    return types_pb2.Date(
+        year=value.value.year,
+        month=value.value.month if value.precision is not DatePrecision.YEAR else 0,
+        day=value.value.day if value.precision is DatePrecision.DAY else 0,
+    )
+
+
+def from_date(message: types_pb2.Date, field: str) -> PartialDate:
+    """A partial date; raises :class:`InvalidRequest` naming ``field`` if there is no such day."""
+    if message.day and not message.month:
+        raise InvalidRequest(f"{field}.day needs a month", field=f"{field}.day")
+    precision = DatePrecision.DAY if message.day else DatePrecision.MONTH if message.month else DatePrecision.YEAR
+    try:
+        return PartialDate(date(message.year, message.month or 1, message.day or 1), precision)
+    except ValueError as error:
+        raise InvalidRequest(f"{field} is no date: {error}", field=field) from error
+
+
+def read_person_values(person: persons_pb2.Person, mask: field_mask_pb2.FieldMask | None) -> dict[str, Any]:
+    """The fields a mask names (AIP-134: an empty mask means every field that is set), in the domain's types.
+
+    Raises :class:`InvalidRequest` for a path that cannot be changed.
+    """
+    paths = list(mask.paths) if mask is not None and mask.paths else [name for name in EDITABLE if _is_set(person, name)]
+    values: dict[str, Any] = {}
+    for path in paths:
+        if path not in EDITABLE:
+            raise InvalidRequest(f"update_mask: '{path}' cannot be changed", field="update_mask")
+        if path == "status":
+            values[path] = from_status(person.status)
+        elif path == "birth_date":
+            known = person.HasField("birth_date")
+            values[path] = from_date(person.birth_date, "person.birth_date") if known else None
+        elif path == "cover_face_id":
+            cover = person.cover_face_id
+            values[path] = parse_uuid(cover, "person.cover_face_id") if cover else None
+        elif path == "external_ids":
+            values[path] = dict(person.external_ids)
+        else:
+            values[path] = getattr(person, path)
+    return values
+
+
+def from_source(source: assignments_pb2.AssignmentSource.ValueType) -> Source:
+    """Who assigns; unset is a human."""
+    return Source.MACHINE if source == assignments_pb2.ASSIGNMENT_SOURCE_MACHINE else Source.HUMAN
+
+
+def to_assignment(assignment: Assignment) -> assignments_pb2.Assignment:
+    """An assignment as a message."""
+    return assignments_pb2.Assignment(
+        face_id=str(assignment.face_id),
+        person_id=str(assignment.person_id),
+        source=assignments_pb2.AssignmentSource.Value(f"ASSIGNMENT_SOURCE_{assignment.source.value}"),
+        confidence=assignment.confidence,
+        assign_time=to_timestamp(assignment.assigned_at),
+        etag=assignment.etag,
+    )
+
+
+def to_failure(failure: ItemFailure) -> types_pb2.ItemFailure:
+    """A failed item as a message."""
+    return types_pb2.ItemFailure(id=failure.item_id, reason=failure.reason, message=failure.message)
+
+
+def to_prototype(prototype: Prototype) -> prototypes_pb2.Prototype:
+    """A prototype as a message."""
+    era = f"ERA_{prototype.era.value}" if prototype.era else "ERA_UNSPECIFIED"
+    return prototypes_pb2.Prototype(
+        face_id=str(prototype.face_id),
+        person_id=str(prototype.person_id),
+        role=prototypes_pb2.PrototypeRole.Value(f"PROTOTYPE_ROLE_{prototype.role.value}"),
+        era=types_pb2.Era.Value(era),
+        pinned=prototype.pinned,
+        quality=prototype.quality,
+        create_time=to_timestamp(prototype.created_at),
+    )
+
+
+def to_people_entry(entry: PeopleEntry) -> persons_pb2.PeopleEntry:
+    """A row of the people page as a message."""
+    message = persons_pb2.PeopleEntry(
+        display_name=entry.display_name,
+        face_count=entry.face_count,
+        cover_face_id=str(entry.cover_face_id or ""),
+        first_seen=to_timestamp(entry.first_seen),
+        last_seen=to_timestamp(entry.last_seen),
+    )
+    if entry.kind is PeopleKind.PERSON:
+        message.person_id = entry.entry_id
+    elif entry.kind is PeopleKind.CLUSTER:
+        message.cluster_id = entry.entry_id
+    else:
+        message.noise = True
+    return message
+
+
+def _is_set(person: persons_pb2.Person, name: str) -> bool:
+    return person.HasField("birth_date") if name == "birth_date" else bool(getattr(person, name))

@@ -1,0 +1,1 @@
+"""Use cases of the persons service. They know transactions, and neither gRPC, arq nor Qdrant."""

@@ -1,0 +1,151 @@
+"""People, assignments, prototypes and changes, in the domain's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from shared.clock import Clock
+from shared.config import PersonSettings
+from shared.faces.eras import Era, PartialDate
+from shared.faces.prototypes import PrototypeRole
+from shared.ids import IdFactory
+
+
+@dataclass(frozen=True, slots=True)
+class PersonsDeps:
+    """What the use cases need besides a transaction."""
+
+    clock: Clock
+    ids: IdFactory
+    settings: PersonSettings
+
+
+class PersonStatus(StrEnum):
+    """Whether a person is listed, hidden, or part of another."""
+
+    ACTIVE = "ACTIVE"
+    HIDDEN = "HIDDEN"
+    MERGED = "MERGED"
+
+
+class Source(StrEnum):
+    """Who assigned a face. A machine never overwrites a human."""
+
+    HUMAN = "HUMAN"
+    MACHINE = "MACHINE"
+
+
+class ChangeKind(StrEnum):
+    """What a change of the ledger did."""
+
+    PERSON_CREATED = "PERSON_CREATED"
+    PERSON_UPDATED = "PERSON_UPDATED"
+    FACES_ASSIGNED = "FACES_ASSIGNED"
+    FACES_UNASSIGNED = "FACES_UNASSIGNED"
+    FACE_EXCLUDED = "FACE_EXCLUDED"
+    PROTOTYPES_CHANGED = "PROTOTYPES_CHANGED"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One row of ``persons``."""
+
+    person_id: UUID
+    library_id: str
+    name: str
+    status: PersonStatus
+    birth_date: PartialDate | None
+    merged_into: UUID | None
+    cover_face_id: UUID | None
+    notes: str
+    external_ids: dict[str, str]
+    face_count: int
+    first_seen: datetime | None
+    last_seen: datetime | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+
+    @property
+    def etag(self) -> str:
+        """Changes with what a human may edit, not with the faces."""
+        return str(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A face's person."""
+
+    face_id: UUID
+    person_id: UUID
+    source: Source
+    confidence: float
+    version: int
+    assigned_at: datetime
+
+    @property
+    def etag(self) -> str:
+        """Changes with every write of the assignment."""
+        return str(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceStanding:
+    """What decides whether a face may be given to a person."""
+
+    face_id: UUID
+    state: str
+    excluded: bool
+    assignment: Assignment | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prototype:
+    """An exemplar face of a person."""
+
+    face_id: UUID
+    person_id: UUID
+    role: PrototypeRole
+    era: Era | None
+    pinned: bool
+    quality: float
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the ledger. ``before`` and ``after`` hold the rows it replaced and made, by kind."""
+
+    kind: ChangeKind
+    person_ids: Sequence[UUID] = ()
+    face_ids: Sequence[UUID] = ()
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+class PeopleKind(StrEnum):
+    """What a row of the people page is; also its order."""
+
+    PERSON = "PERSON"
+    CLUSTER = "CLUSTER"
+    NOISE = "NOISE"
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleEntry:
+    """One row of the people page."""
+
+    kind: PeopleKind
+    entry_id: str
+    display_name: str
+    face_count: int
+    cover_face_id: UUID | None
+    first_seen: datetime | None
+    last_seen: datetime | None

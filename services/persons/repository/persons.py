@@ -1,0 +1,186 @@
+"""SQL of ``persons``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, case, exists, func, insert, select, text, update
+from sqlalchemy.engine import Row
+
+from services.persons.domain.model import Person, PersonStatus
+from shared.clock import Clock
+from shared.db.engine import Transaction
+from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
+from shared.db.tables_detection import assets, faces
+from shared.db.tables_persons import assignments, persons
+from shared.errors import NotFound
+from shared.faces.eras import DatePrecision, PartialDate
+
+# Sorts last, and is smaller than any real date, so that a page token can hold it.
+NEVER_SEEN = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonFilter:
+    """Which persons to list, and in what order (NAME, FACE_COUNT or LAST_SEEN)."""
+
+    statuses: tuple[str, ...] = ("ACTIVE",)
+    name_prefix: str = ""
+    has_birth_date: bool | None = None
+    show_deleted: bool = False
+    order: str = "NAME"
+
+
+async def get_person(tx: Transaction, library_id: str, person_id: UUID, *, lock: bool = False) -> Person:
+    """One person; raises :class:`NotFound`. ``lock`` keeps others from changing the row until the transaction ends."""
+    statement = select(persons).where(persons.c.library_id == library_id, persons.c.person_id == person_id)
+    row = await tx.one_or_none(statement.with_for_update(key_share=True) if lock else statement)
+    if row is None:
+        raise NotFound("person", str(person_id))
+    return to_person(row)
+
+
+async def insert_person(
+    tx: Transaction, clock: Clock, library_id: str, person_id: UUID, columns: Mapping[str, Any]
+) -> None:
+    """Add a person."""
+    now = clock.now()
+    row = {"person_id": person_id, "library_id": library_id, "created_at": now, "updated_at": now, **columns}
+    await tx.execute(insert(persons), row)
+
+
+async def update_person_row(tx: Transaction, clock: Clock, person_id: UUID, columns: Mapping[str, Any]) -> None:
+    """Change columns a human may edit; the etag changes with them."""
+    if columns:
+        await tx.execute(
+            update(persons)
+            .where(persons.c.person_id == person_id)
+            .values(**columns, version=persons.c.version + 1, updated_at=clock.now())
+        )
+
+
+async def find_same_names(tx: Transaction, library_id: str, name_key: str, but: UUID) -> list[UUID]:
+    """Other living persons with the same name, at most 20."""
+    rows = await tx.rows(
+        select(persons.c.person_id)
+        .where(
+            persons.c.library_id == library_id,
+            persons.c.name_key == name_key,
+            persons.c.person_id != but,
+            persons.c.status != "MERGED",
+            persons.c.deleted_at.is_(None),
+        )
+        .order_by(persons.c.person_id)
+        .limit(20)
+    )
+    return [row.person_id for row in rows]
+
+
+async def has_face(tx: Transaction, person_id: UUID, face_id: UUID) -> bool:
+    """Whether a face is assigned to a person."""
+    held = exists().where(assignments.c.face_id == face_id, assignments.c.person_id == person_id)
+    return bool(await tx.scalar(select(held)))
+
+
+async def list_persons(tx: Transaction, library_id: str, request: PageRequest, where: PersonFilter) -> Page[Person]:
+    """Persons that pass the filter."""
+    last_seen = func.coalesce(persons.c.last_seen, NEVER_SEEN)
+    statement = select(persons).where(
+        persons.c.library_id == library_id, persons.c.status.in_(where.statuses)
+    )
+    if where.name_prefix:
+        statement = statement.where(persons.c.name_key.startswith(where.name_prefix, autoescape=True))
+    if where.has_birth_date is not None:
+        known = persons.c.birth_year.is_not(None)
+        statement = statement.where(known if where.has_birth_date else ~known)
+    if not where.show_deleted:
+        statement = statement.where(persons.c.deleted_at.is_(None))
+    first = {
+        "NAME": SortKey(persons.c.name_key),
+        "FACE_COUNT": SortKey(persons.c.face_count, descending=True),
+        "LAST_SEEN": SortKey(last_seen, descending=True),
+    }[where.order]
+    positions: dict[str, Callable[[Row[Any]], Any]] = {
+        "NAME": lambda row: row.name_key,
+        "FACE_COUNT": lambda row: row.face_count,
+        "LAST_SEEN": lambda row: row.last_seen or NEVER_SEEN,
+    }
+    rows = await tx.rows(keyset(statement, request, [first, SortKey(persons.c.person_id)]))
+    return make_page(rows, request, to_person, lambda row: [positions[where.order](row), row.person_id])
+
+
+async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None:
+    """Make face count, dates and cover of these persons what their assignments say, in one statement.
+
+    A cover chosen by hand stays while its face is the person's; otherwise the best face by quality is shown.
+    """
+    held = (
+        select(
+            assignments.c.person_id,
+            func.count().label("face_count"),
+            func.min(assets.c.captured_at).label("first_seen"),
+            func.max(assets.c.captured_at).label("last_seen"),
+            # The best face: the first of an array in order of quality.
+            func.array_agg(text("faces.face_id ORDER BY faces.quality DESC, faces.face_id"))[1].label("best"),
+        )
+        .join(faces, faces.c.face_id == assignments.c.face_id)
+        .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
+        .where(assignments.c.person_id == func.any(list(person_ids)))
+        .group_by(assignments.c.person_id)
+        .subquery()
+    )
+    kept = exists().where(
+        assignments.c.face_id == persons.c.cover_face_id, assignments.c.person_id == persons.c.person_id
+    )
+    by_hand = and_(persons.c.cover_by_hand, kept)
+    target = select(persons.c.person_id, held.c.face_count, held.c.first_seen, held.c.last_seen, held.c.best)
+    joined = (
+        target.select_from(persons.outerjoin(held, held.c.person_id == persons.c.person_id))
+        .where(persons.c.person_id == func.any(list(person_ids)))
+        .subquery("summary")
+    )
+    await tx.execute(
+        update(persons)
+        .where(persons.c.person_id == joined.c.person_id)
+        .values(
+            face_count=func.coalesce(joined.c.face_count, 0),
+            first_seen=joined.c.first_seen,
+            last_seen=joined.c.last_seen,
+            cover_by_hand=by_hand,
+            cover_face_id=case((by_hand, persons.c.cover_face_id), else_=joined.c.best),
+        )
+    )
+
+
+def to_person(row: Row[Any]) -> Person:
+    """A row of ``persons`` as the domain sees it."""
+    return Person(
+        person_id=row.person_id,
+        library_id=row.library_id,
+        name=row.name,
+        status=PersonStatus(row.status),
+        birth_date=to_partial_date(row.birth_year, row.birth_month, row.birth_day),
+        merged_into=row.merged_into,
+        cover_face_id=row.cover_face_id,
+        notes=row.notes,
+        external_ids=dict(row.external_ids),
+        face_count=row.face_count,
+        first_seen=row.first_seen,
+        last_seen=row.last_seen,
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        deleted_at=row.deleted_at,
+    )
+
+
+def to_partial_date(year: int | None, month: int | None, day: int | None) -> PartialDate | None:
+    """A birth date of as many parts as are known."""
+    if year is None:
+        return None
+    precision = DatePrecision.DAY if day else DatePrecision.MONTH if month else DatePrecision.YEAR
+    return PartialDate(date(year, month or 1, day or 1), precision)

@@ -1,0 +1,186 @@
+"""The outbox: which points of Qdrant have to be brought up to the truth.
+
+Whoever changes what Qdrant shows calls :func:`queue_points` in the same transaction. Rows carry only keys: the relay reads the
+truth itself, so many changes of one face cost one write. See ADR 0003 for why a row is claimed rather than locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import Insert, insert
+
+from shared.clock import Clock
+from shared.db.engine import Transaction
+from shared.db.notify import Channel, notify
+from shared.db.tables_detection import face_embeddings
+from shared.db.tables_shared import vector_outbox, vector_versions
+
+
+class PointKind(StrEnum):
+    """Which collection a point lives in."""
+
+    FACE = "FACE"
+    CENTROID = "CENTROID"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A point this relay is to bring up to date, and the version to write it with."""
+
+    kind: PointKind
+    point_id: UUID
+    model_version: str
+    library_id: str
+    version: int
+
+
+async def queue_points(
+    tx: Transaction, clock: Clock, kind: PointKind, library_id: str, points: Collection[tuple[UUID, str]]
+) -> None:
+    """Queue points, given as (point id, model version), for the relay, and wake it on commit."""
+    if not points:
+        return
+    now = clock.now()
+    rows = [
+        {"kind": kind.value, "point_id": point_id, "model_version": version, "library_id": library_id, "queued_at": now}
+        for point_id, version in sorted(set(points), key=lambda point: (point[0].int, point[1]))
+    ]
+    await tx.execute(_queue_statement(), rows)
+    await notify(tx, Channel.OUTBOX)
+
+
+async def queue_faces(tx: Transaction, clock: Clock, library_id: str, face_ids: Collection[UUID]) -> None:
+    """Queue every stored vector of these faces, in one statement whatever their number."""
+    if not face_ids:
+        return
+    ordered = (
+        select(
+            bindparam("kind", PointKind.FACE.value),
+            face_embeddings.c.face_id,
+            face_embeddings.c.model_version,
+            face_embeddings.c.library_id,
+            bindparam("queued_at", clock.now(), type_=vector_outbox.c.queued_at.type),
+        )
+        .where(face_embeddings.c.library_id == library_id, face_embeddings.c.face_id == func.any(list(face_ids)))
+        .order_by(face_embeddings.c.face_id)
+    )
+    columns = ["kind", "point_id", "model_version", "library_id", "queued_at"]
+    statement = insert(vector_outbox).from_select(columns, ordered)
+    await tx.execute(
+        statement.on_conflict_do_update(index_elements=["kind", "point_id", "model_version"], set_={"dirty": True})
+    )
+    await notify(tx, Channel.OUTBOX)
+
+
+async def claim_points(tx: Transaction, clock: Clock, limit: int, lease: timedelta) -> list[Claim]:
+    """Take up to ``limit`` waiting points, oldest first, for ``lease``; points another relay holds are passed over.
+
+    All claims of one call share one version, drawn only after their rows are locked: so it is larger than any version
+    their points were ever written with.
+    """
+    now = clock.now()
+    free = await tx.rows(
+        select(vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version, vector_outbox.c.library_id)
+        .where(or_(vector_outbox.c.claimed_until.is_(None), vector_outbox.c.claimed_until < now))
+        .order_by(vector_outbox.c.queued_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    if not free:
+        return []
+    version = await tx.scalar(select(vector_versions.next_value()))
+    claims = [Claim(PointKind(row.kind), row.point_id, row.model_version, row.library_id, version) for row in free]
+    await tx.execute(
+        update(vector_outbox)
+        .where(_KEY.in_([_key(claim) for claim in claims]))
+        .values(claimed_until=now + lease, claim_version=version, dirty=False)
+    )
+    return claims
+
+
+async def settle_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim]) -> None:
+    """Remove what was written; what changed again meanwhile goes back into the queue.
+
+    A claim that another relay took over in between (this one was too slow) is queued once more, since a late write of ours
+    may have undone a delete of theirs.
+    """
+    if not claims:
+        return
+    ours = vector_outbox.c.claim_version == claims[0].version
+    gone = await tx.rows(
+        delete(vector_outbox)
+        .where(ours, vector_outbox.c.dirty.is_(False))
+        .returning(vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
+    )
+    back = await tx.rows(
+        update(vector_outbox)
+        .where(ours)
+        .values(claimed_until=None, claim_version=None)
+        .returning(vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
+    )
+    settled = {(row.kind, row.point_id, row.model_version) for row in (*gone, *back)}
+    taken = [claim for claim in claims if _key(claim) not in settled]
+    if taken:
+        rows = [
+            {
+                "kind": claim.kind.value,
+                "point_id": claim.point_id,
+                "model_version": claim.model_version,
+                "library_id": claim.library_id,
+                "queued_at": clock.now(),
+            }
+            for claim in sorted(taken, key=lambda claim: claim.point_id.int)
+        ]
+        await tx.execute(_queue_statement(), rows)
+
+
+async def release_claims(tx: Transaction, claims: Sequence[Claim]) -> None:
+    """Give points back untouched, because Qdrant did not take them."""
+    if not claims:
+        return
+    await tx.execute(
+        update(vector_outbox)
+        .where(vector_outbox.c.claim_version == claims[0].version)
+        .values(claimed_until=None, claim_version=None)
+    )
+
+
+async def count_waiting(tx: Transaction, library_id: str | None = None) -> tuple[int, datetime | None]:
+    """How many points wait, and since when the oldest."""
+    statement = select(func.count(), func.min(vector_outbox.c.queued_at))
+    if library_id is not None:
+        statement = statement.where(vector_outbox.c.library_id == library_id)
+    row = (await tx.rows(statement))[0]
+    return row[0], row[1]
+
+
+_KEY: ColumnElement[Any] = tuple_(vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
+
+
+def _key(claim: Claim) -> tuple[str, UUID, str]:
+    return (claim.kind.value, claim.point_id, claim.model_version)
+
+
+def _queue_statement() -> Insert:
+    return insert(vector_outbox).on_conflict_do_update(
+        index_elements=["kind", "point_id", "model_version"], set_={"dirty": True}
+    )
+
+
+__all__ = [
+    "Claim",
+    "PointKind",
+    "claim_points",
+    "count_waiting",
+    "queue_faces",
+    "queue_points",
+    "release_claims",
+    "settle_claims",
+]

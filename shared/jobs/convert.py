@@ -1,0 +1,65 @@
+"""Jobs as messages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf import struct_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kith.common.v1 import types_pb2
+from kith.jobs.v1 import jobs_pb2
+from shared.jobs.model import Job, JobState
+
+
+def to_timestamp(moment: datetime | None) -> Timestamp | None:
+    """A moment as a message; None stays unset."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def to_job(job: Job, now: datetime) -> jobs_pb2.Job:
+    """A job as a message; ``now`` is what rate and time left are counted at."""
+    message = jobs_pb2.Job(
+        id=str(job.job_id),
+        library_id=job.library_id,
+        kind=job.kind,
+        state=jobs_pb2.JobState.Value(f"JOB_STATE_{job.state.value}"),
+        phase=job.phase,
+        progress=jobs_pb2.JobProgress(
+            total=job.total,
+            done=job.done,
+            failed=job.failed,
+            skipped=job.skipped,
+            unit=job.unit,
+            rate_per_second=job.rate(now),
+        ),
+        failure_count=job.failure_count,
+        failures=[
+            types_pb2.ItemFailure(id=item.item_id, reason=item.reason, message=item.message) for item in job.failures
+        ],
+        created_by=job.created_by,
+        create_time=to_timestamp(job.created_at),
+        start_time=to_timestamp(job.started_at),
+        end_time=to_timestamp(job.ended_at),
+        revision=job.revision,
+        etag=job.etag,
+    )
+    left = job.seconds_left(now)
+    if left is not None and not job.state.final:
+        message.progress.time_left.FromMilliseconds(int(left * 1000))
+    if job.result is not None:
+        result = struct_pb2.Struct()
+        result.update(job.result)
+        message.result.CopyFrom(result)
+    if job.state is JobState.FAILED:
+        message.error.CopyFrom(jobs_pb2.JobError(reason=job.error_reason or "", message=job.error_message or ""))
+    return message
+
+
+def from_job_state(value: jobs_pb2.JobState.ValueType) -> JobState:
+    """A state of the contract in the domain's words."""
+    return JobState(jobs_pb2.JobState.Name(value).removeprefix("JOB_STATE_"))

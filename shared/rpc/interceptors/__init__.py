@@ -1,0 +1,1 @@
+"""One rule per file; ``call`` is what they share."""

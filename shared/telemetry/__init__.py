@@ -1,0 +1,1 @@
+"""What a Kith process tells about itself: logs, metrics, traces."""

@@ -1,0 +1,95 @@
+"""Metrics of one process, in its own registry, in the words of the product.
+
+Built once by the process's wiring and passed to whoever counts. Labels have few values (a method, a status, a job kind),
+never an id. The names are listed in ``docs/operations.md`` and drawn by ``deploy/dashboards``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+RPC_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+WORK_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+PHOTO_BUCKETS = (1, 2, 4, 8, 16, 32)
+
+
+class Metrics:
+    """Every metric of Kith. A process uses those of its work; the others stay at zero or absent."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.rpc_calls = self._counter("kith_rpc_calls", "Calls ended.", "service", "method", "code")
+        self.rpc_seconds = self._histogram(
+            "kith_rpc_seconds",
+            "From a call's first byte to its status.",
+            RPC_BUCKETS_S,
+            "service",
+            "method",
+            "code",
+        )
+        self.rpc_in_flight = self._gauge("kith_rpc_in_flight", "Calls being served.", "service", "method")
+        self.rpc_refused = self._counter("kith_rpc_refused", "Calls refused before any work.", "reason")
+        self.ready = self._gauge("kith_ready", "1 while a readiness check passes.", "check")
+
+        self.job_slices = self._counter("kith_job_slices", "Job slices ended.", "kind", "outcome")
+        self.job_slice_seconds = self._histogram(
+            "kith_job_slice_seconds", "One slice, from lease to end.", WORK_BUCKETS_S, "kind"
+        )
+        self.job_items = self._counter("kith_job_items", "Items jobs have worked through.", "kind", "outcome")
+        self.jobs_ended = self._counter("kith_jobs_ended", "Jobs that reached a terminal state.", "kind", "state")
+
+        self.outbox_pending = self._gauge("kith_outbox_pending", "Outbox entries not yet in Qdrant.")
+        self.outbox_lag_seconds = self._gauge("kith_outbox_lag_seconds", "Age of the oldest such entry.")
+        self.outbox_relayed = self._counter("kith_outbox_relayed", "Outbox entries brought to Qdrant.", "outcome")
+
+        self.detector_queue = self._gauge("kith_detector_queue", "Photos waiting for inference.")
+        self.detector_seconds = self._histogram(
+            "kith_detector_seconds",
+            "One photo, one stage (read, decode, detect, align, embed).",
+            RPC_BUCKETS_S,
+            "stage",
+        )
+        self.detector_batch = self._histogram("kith_detector_batch_photos", "Photos per inference.", PHOTO_BUCKETS)
+        self.photos = self._counter("kith_photos", "Photos the detector has ended with.", "outcome")
+        self.faces = self._counter("kith_faces", "Faces found by the detector.")
+
+        self.assignments = self._counter("kith_assignments", "Faces assigned or unassigned.", "action", "actor")
+        self.suggestions = self._counter("kith_suggestions", "Suggestions by what became of them.", "outcome")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsEndpoint:
+    """The running HTTP endpoint; a thread of its own, so a busy event loop still answers the scraper."""
+
+    port: int
+    server: WSGIServer
+    thread: Thread
+
+    async def close(self) -> None:
+        """Stop answering and free the port."""
+        await asyncio.to_thread(self.server.shutdown)
+        self.server.server_close()
+        self.thread.join()
+
+
+def serve_metrics(metrics: Metrics, *, host: str, port: int) -> MetricsEndpoint:
+    """Answer ``GET /metrics`` in Prometheus text. ``port`` 0 takes a free one. Raises ``OSError`` if it is taken."""
+    try:
+        server, thread = start_http_server(port, addr=host, registry=metrics.registry)
+    except OSError as error:
+        raise OSError(error.errno, f"metrics: cannot listen on {host}:{port}: {error.strerror}") from error
+    return MetricsEndpoint(port=int(server.server_port), server=server, thread=thread)

@@ -1,0 +1,131 @@
+"""The relay: brings Qdrant up to the truth, point by point that the outbox names.
+
+It runs in every worker; any number may run at once. A claim is made and settled in short transactions, with the write to
+Qdrant between them and outside of both, so that no writer of the truth ever waits for Qdrant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import grpc
+import structlog
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException
+from sqlalchemy.exc import DBAPIError
+
+from shared.clock import Clock
+from shared.config import QdrantSettings, RelaySettings
+from shared.db.engine import Database
+from shared.db.notify import Channel, Listener
+from shared.db.outbox import Claim, PointKind, claim_points, release_claims, settle_claims
+from shared.vectors.collections import Collections
+from shared.vectors.truth import Point, read_points
+
+log = structlog.get_logger(__name__)
+
+
+class Relay:
+    """One process's relay."""
+
+    def __init__(
+        self,
+        database: Database,
+        client: AsyncQdrantClient,
+        collections: Collections,
+        listener: Listener,
+        clock: Clock,
+        settings: RelaySettings,
+        qdrant: QdrantSettings,
+    ) -> None:
+        self._database = database
+        self._client = client
+        self._collections = collections
+        self._listener = listener
+        self._clock = clock
+        self._settings = settings
+        # Longer than a write can take, so that two relays are at one point only if one of them hangs.
+        self._lease = timedelta(seconds=3 * qdrant.timeout_s)
+
+    async def run(self) -> None:
+        """Relay until cancelled. Stores that are away are waited for; nothing else stops it."""
+        pause = self._settings.poll_s
+        async with self._listener.subscribe(Channel.OUTBOX) as outbox:
+            while True:
+                try:
+                    while await self.relay_batch():
+                        pass
+                    pause = self._settings.poll_s
+                except (grpc.aio.AioRpcError, ResponseHandlingException, DBAPIError, OSError) as error:
+                    log.warning("relay_waits", error=type(error).__name__, detail=str(error).splitlines()[0][:200])
+                    pause = min(2 * pause, self._settings.retry_s)
+                    await asyncio.sleep(pause)
+                    continue
+                await outbox.wait(pause)
+
+    async def relay_batch(self) -> int:
+        """Bring one batch of points up to date; returns how many. 0 = the queue is empty, or others hold what is in it."""
+        async with self._database.transaction() as tx:
+            claims = await claim_points(tx, self._clock, self._settings.batch, self._lease)
+        if not claims:
+            return 0
+        try:
+            groups: dict[tuple[PointKind, str], list[Claim]] = defaultdict(list)
+            for claim in claims:
+                groups[claim.kind, claim.model_version].append(claim)
+            for (kind, model_version), group in groups.items():
+                async with self._database.snapshot() as tx:
+                    points = await read_points(tx, kind, model_version, [claim.point_id for claim in group])
+                await self._write(kind, model_version, group, points)
+        except BaseException:
+            async with self._database.transaction() as tx:
+                await release_claims(tx, claims)
+            raise
+        async with self._database.transaction() as tx:
+            await settle_claims(tx, self._clock, claims)
+        return len(claims)
+
+    async def _write(
+        self, kind: PointKind, model_version: str, claims: Sequence[Claim], points: dict[UUID, Point]
+    ) -> None:
+        names = {PointKind.FACE: self._collections.faces, PointKind.CENTROID: self._collections.centroids}
+        collection = names[kind](model_version)
+        version = claims[0].version
+        await write_points(self._client, collection, version, list(points.values()))
+        gone = [claim.point_id for claim in claims if claim.point_id not in points]
+        await delete_points(self._client, collection, version, gone)
+
+
+def older_than(version: int) -> models.FieldCondition:
+    """The condition under which a write of ``version`` may replace a point."""
+    return models.FieldCondition(key="row_version", range=models.Range(lt=version))
+
+
+async def write_points(client: AsyncQdrantClient, collection: str, version: int, points: Sequence[Point]) -> None:
+    """Upsert whole points and wait until they are searchable. A point written with a newer version is left as it is."""
+    if not points:
+        return
+    await client.upsert(
+        collection,
+        [
+            models.PointStruct(
+                id=str(point.point_id), vector=point.vector.tolist(), payload={**point.payload, "row_version": version}
+            )
+            for point in points
+        ],
+        wait=True,
+        update_filter=models.Filter(must=[older_than(version)]),
+    )
+
+
+async def delete_points(client: AsyncQdrantClient, collection: str, version: int, point_ids: Sequence[UUID]) -> None:
+    """Delete points and wait. A point written with a newer version is left."""
+    if not point_ids:
+        return
+    ids = models.HasIdCondition(has_id=[str(point_id) for point_id in point_ids])
+    selector = models.FilterSelector(filter=models.Filter(must=[ids, older_than(version)]))
+    await client.delete(collection, selector, wait=True)

@@ -1,0 +1,174 @@
+"""AssignmentService and PersonService over real gRPC and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import grpc
+import pytest
+from sqlalchemy import func, select
+
+from kith.persons.v1 import assignments_pb2, assignments_pb2_grpc, persons_pb2, persons_pb2_grpc, prototypes_pb2, prototypes_pb2_grpc
+from services.persons.server import start
+from shared.db.tables_persons import assignments, changes
+from shared.db.tables_shared import vector_outbox
+from shared.errors import EtagMismatch, KithError, PreconditionFailed, Reason
+from shared.foundation import Foundation
+from shared.rpc.channel import translate_errors
+from tests.integration.conftest import Running
+from tests.integration.library import SeededFaces, random_vectors, seed_faces
+
+
+class Persons:
+    """The stubs of the persons server."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.people = persons_pb2_grpc.PersonServiceStub(channel)
+        self.assignments = assignments_pb2_grpc.AssignmentServiceStub(channel)
+        self.prototypes = prototypes_pb2_grpc.PrototypeServiceStub(channel)
+
+    async def create(self, name: str) -> persons_pb2.Person:
+        answer = await self.people.CreatePerson(
+            persons_pb2.CreatePersonRequest(person=persons_pb2.Person(name=name), request_id=str(uuid4()))
+        )
+        return answer.person
+
+    async def get(self, person_id: str) -> persons_pb2.Person:
+        return (await self.people.GetPerson(persons_pb2.GetPersonRequest(person_id=person_id))).person
+
+    async def assign(self, face_id: object, person_id: str, **fields: object) -> assignments_pb2.AssignFaceResponse:
+        async with translate_errors("persons"):
+            return await self.assignments.AssignFace(
+                assignments_pb2.AssignFaceRequest(face_id=str(face_id), person_id=person_id, **fields)
+            )
+
+
+@pytest.fixture
+async def persons(running: Running) -> Persons:
+    return Persons(await running.server("persons", start))
+
+
+@pytest.fixture
+async def seeded(base: Foundation) -> SeededFaces:
+    return await seed_faces(base, random_vectors(6))
+
+
+async def test_assigning_sets_count_cover_dates_prototypes_and_queues_the_face(
+    persons: Persons, seeded: SeededFaces, base: Foundation
+) -> None:
+    anna = await persons.create("Anna")
+    async with base.database.transaction() as tx:
+        await tx.execute(vector_outbox.delete())
+    answer = await persons.assign(seeded.face_ids[0], anna.id)
+    assert answer.assignment.person_id == anna.id
+    assert answer.change_id
+    found = await persons.get(anna.id)
+    assert (found.face_count, found.cover_face_id) == (1, str(seeded.face_ids[0]))
+    assert found.first_seen.ToDatetime().year == 2020
+    assert found.etag == anna.etag
+    chosen = await persons.prototypes.ListPrototypes(prototypes_pb2.ListPrototypesRequest(person_id=anna.id))
+    assert [row.face_id for row in chosen.prototypes] == [str(seeded.face_ids[0])]
+    async with base.database.transaction() as tx:
+        queued = [row.point_id for row in await tx.rows(select(vector_outbox.c.point_id))]
+    assert queued == [seeded.face_ids[0]]
+
+
+async def test_of_many_racing_assigns_exactly_one_wins(
+    persons: Persons, seeded: SeededFaces, base: Foundation
+) -> None:
+    people = [await persons.create(f"Person {index}") for index in range(8)]
+    outcomes = await asyncio.gather(
+        *(persons.assign(seeded.face_ids[0], people[index % 8].id) for index in range(40)), return_exceptions=True
+    )
+    winners = {outcome.assignment.person_id for outcome in outcomes if not isinstance(outcome, BaseException)}
+    refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    assert len(winners) == 1
+    assert len(refused) == 35
+    assert all(isinstance(error, PreconditionFailed) for error in refused)
+    assert {error.reason for error in refused if isinstance(error, KithError)} == {Reason.FACE_ALREADY_ASSIGNED}
+    assert {error.metadata["person_id"] for error in refused if isinstance(error, KithError)} == winners
+    async with base.database.transaction() as tx:
+        assert await tx.scalar(select(func.count()).select_from(assignments)) == 1
+
+
+async def test_an_etag_moves_a_face_and_a_stale_one_does_not(persons: Persons, seeded: SeededFaces) -> None:
+    anna, bert = await persons.create("Anna"), await persons.create("Bert")
+    first = (await persons.assign(seeded.face_ids[0], anna.id)).assignment
+    moved = (await persons.assign(seeded.face_ids[0], bert.id, etag=first.etag)).assignment
+    assert moved.person_id == bert.id
+    with pytest.raises(EtagMismatch) as stale:
+        await persons.assign(seeded.face_ids[0], anna.id, etag=first.etag)
+    assert stale.value.metadata["current_etag"] == moved.etag
+    assert (await persons.get(anna.id)).face_count == 0
+    assert (await persons.get(bert.id)).face_count == 1
+
+
+async def test_a_machine_never_replaces_a_human(persons: Persons, seeded: SeededFaces) -> None:
+    anna, bert = await persons.create("Anna"), await persons.create("Bert")
+    machine = assignments_pb2.ASSIGNMENT_SOURCE_MACHINE
+    human = (await persons.assign(seeded.face_ids[0], anna.id)).assignment
+    with pytest.raises(PreconditionFailed) as refused:
+        await persons.assign(seeded.face_ids[0], bert.id, source=machine, confidence=0.99, etag=human.etag)
+    assert refused.value.reason is Reason.FACE_ALREADY_ASSIGNED
+    # The other way round a human confirms what a machine did.
+    await persons.assign(seeded.face_ids[1], anna.id, source=machine, confidence=0.9)
+    confirmed = (await persons.assign(seeded.face_ids[1], anna.id)).assignment
+    assert (confirmed.source, confirmed.confidence) == (assignments_pb2.ASSIGNMENT_SOURCE_HUMAN, 1.0)
+
+
+async def test_a_retry_with_the_same_request_id_changes_nothing_and_answers_the_same(
+    persons: Persons, seeded: SeededFaces, base: Foundation
+) -> None:
+    anna = await persons.create("Anna")
+    request_id = str(uuid4())
+    first = await persons.assign(seeded.face_ids[0], anna.id, request_id=request_id)
+    again = await persons.assign(seeded.face_ids[0], anna.id, request_id=request_id)
+    assert again == first
+    with pytest.raises(KithError) as reused:
+        await persons.assign(seeded.face_ids[1], anna.id, request_id=request_id)
+    assert reused.value.reason is Reason.REQUEST_ID_REUSED
+    async with base.database.transaction() as tx:
+        assert await tx.scalar(select(func.count()).where(changes.c.kind == "FACES_ASSIGNED")) == 1
+
+
+async def test_an_excluded_face_cannot_come_back(persons: Persons, seeded: SeededFaces) -> None:
+    anna = await persons.create("Anna")
+    await persons.assign(seeded.face_ids[0], anna.id)
+    taken = await persons.assignments.UnassignFace(
+        assignments_pb2.UnassignFaceRequest(face_id=str(seeded.face_ids[0]), exclude=True)
+    )
+    assert taken.person_id == anna.id
+    with pytest.raises(PreconditionFailed) as refused:
+        await persons.assign(seeded.face_ids[0], anna.id)
+    assert refused.value.reason is Reason.FACE_EXCLUDED
+    assert (await persons.get(anna.id)).face_count == 0
+
+
+async def test_a_batch_is_all_or_none_unless_partial(persons: Persons, seeded: SeededFaces) -> None:
+    anna, bert = await persons.create("Anna"), await persons.create("Bert")
+    await persons.assign(seeded.face_ids[0], bert.id)
+    unknown = str(uuid4())
+    wanted = [str(seeded.face_ids[0]), str(seeded.face_ids[1]), unknown, str(seeded.face_ids[2])]
+    request = assignments_pb2.BatchAssignFacesRequest(person_id=anna.id, face_ids=wanted)
+    with pytest.raises(PreconditionFailed):
+        async with translate_errors("persons"):
+            await persons.assignments.BatchAssignFaces(request)
+    assert (await persons.get(anna.id)).face_count == 0
+    request.partial = True
+    answer = await persons.assignments.BatchAssignFaces(request)
+    assert {row.face_id for row in answer.assignments} == {wanted[1], wanted[3]}
+    assert [(item.id, item.reason) for item in answer.failures] == [
+        (wanted[0], "FACE_ALREADY_ASSIGNED"),
+        (unknown, "RESOURCE_NOT_FOUND"),
+    ]
+    assert (await persons.get(anna.id)).face_count == 2
+
+
+async def test_a_person_of_another_library_is_not_found(persons: Persons, seeded: SeededFaces) -> None:
+    answer = await persons.people.CreatePerson(
+        persons_pb2.CreatePersonRequest(library_id="other", person=persons_pb2.Person(name="Anna"))
+    )
+    with pytest.raises(KithError) as refused:
+        await persons.assign(seeded.face_ids[0], answer.person.id)
+    assert refused.value.reason is Reason.RESOURCE_NOT_FOUND
