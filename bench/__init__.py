@@ -1,0 +1,1 @@
+"""What is measured against what: ``make bench [AREA=..]``. Nothing in the tests depends on a time."""

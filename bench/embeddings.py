@@ -85,9 +85,7 @@ class GeneratedFaces:
         return np.not_equal(self.truth, BLOB)
 
 
-def generate_faces(
-    count: int, *, seed: int = 0, profile: str = "r100", shares: Shares | None = None
-) -> GeneratedFaces:
+def generate_faces(count: int, *, seed: int = 0, profile: str = "r100", shares: Shares | None = None) -> GeneratedFaces:
     """Generate ``count`` faces; the same arguments give the same faces. Memory about 8 KiB per face."""
     return _Generator(PROFILES[profile], shares or Shares(), seed).generate(count)
 
@@ -98,9 +96,7 @@ class _Generator:
         self.shares = shares
         self.random = np.random.default_rng(seed)
         self.spectrum = _fit_spectrum(profile.stranger_std)
-        self.rotation = np.linalg.qr(self.random.standard_normal((DIMENSION, DIMENSION)))[0].astype(
-            np.float32
-        )
+        self.rotation = np.linalg.qr(self.random.standard_normal((DIMENSION, DIMENSION)))[0].astype(np.float32)
 
     def generate(self, count: int) -> GeneratedFaces:
         junk, blob = int(count * self.shares.junk), int(count * self.shares.blob)
@@ -149,15 +145,11 @@ class _Generator:
             family = relatives[start : start + int(self.random.integers(2, 5))]
             start += len(family)
             resemblance = self.random.uniform(0.12, 0.38)
-            own[family] = _unit(
-                np.sqrt(resemblance) * self.directions(1)[0] + np.sqrt(1 - resemblance) * own[family]
-            )
+            own[family] = _unit(np.sqrt(resemblance) * self.directions(1)[0] + np.sqrt(1 - resemblance) * own[family])
             group[family] = group[family[0]]
         rest = 1 - profile.common - profile.group_share
         return _unit(
-            np.sqrt(profile.common) * common
-            + np.sqrt(profile.group_share) * groups[group]
-            + np.sqrt(rest) * own
+            np.sqrt(profile.common) * common + np.sqrt(profile.group_share) * groups[group] + np.sqrt(rest) * own
         )
 
     def draw_modes(self, centres: Floats, sizes: Ints) -> tuple[Floats, Ints]:
@@ -166,9 +158,7 @@ class _Generator:
         counts = 1 + np.where(sizes > 2, self.random.poisson(0.8 * np.log(sizes)), 0)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         low, high = self.profile.mode_share
-        share = (low + (high - low) * self.random.beta(2.2, 2.0, people))[
-            np.repeat(np.arange(people), counts)
-        ][:, None]
+        share = (low + (high - low) * self.random.beta(2.2, 2.0, people))[np.repeat(np.arange(people), counts)][:, None]
         modes = _unit(
             np.sqrt(share) * centres[np.repeat(np.arange(people), counts)]
             + np.sqrt(1 - share) * self.directions(int(offsets[-1]))
@@ -191,14 +181,10 @@ class _Generator:
     ) -> tuple[Floats, npt.NDArray[np.bool_]]:
         random, profile, faces = self.random, self.profile, len(person)
         counts = np.diff(offsets)
-        mode = offsets[person] + (random.random(faces) ** 1.6 * counts[person]).astype(
-            np.int64
-        )  # unevenly used
+        mode = offsets[person] + (random.random(faces) ** 1.6 * counts[person]).astype(np.int64)  # unevenly used
         tightness = np.clip(random.normal(*profile.tightness, faces), 0.55, 0.97)
         blurred = random.random(faces) < self.shares.blurred
-        tightness = np.where(blurred, random.uniform(0.25, 0.45, faces), tightness)[:, None].astype(
-            np.float32
-        )
+        tightness = np.where(blurred, random.uniform(0.25, 0.45, faces), tightness)[:, None].astype(np.float32)
         noise = self.directions(faces)
         noise[blurred] = _unit(0.28 * junk_direction + 0.96 * noise[blurred])
         vectors = _unit(tightness * modes[mode] + np.sqrt(1 - tightness**2) * noise)
@@ -208,17 +194,11 @@ class _Generator:
         vectors[masked] = _unit(0.62 * modes[mode[masked]] + 0.5 * worn + 0.6 * self.directions(len(masked)))
         blended = np.flatnonzero((random.random(faces) < profile.blended) & ~blurred)
         other = modes[mode[random.integers(0, faces, len(blended))]]
-        vectors[blended] = _unit(
-            0.62 * modes[mode[blended]] + 0.55 * other + 0.55 * self.directions(len(blended))
-        )
+        vectors[blended] = _unit(0.62 * modes[mode[blended]] + 0.55 * other + 0.55 * self.directions(len(blended)))
         luck = random.random(faces)
         follows = np.concatenate([[False], person[1:] == person[:-1]])
-        for row in np.flatnonzero(
-            follows & (luck < self.shares.burst + self.shares.copies)
-        ):  # chains, as in video
-            likeness = (
-                random.uniform(0.98, 0.999) if luck[row] < self.shares.copies else random.uniform(0.72, 0.96)
-            )
+        for row in np.flatnonzero(follows & (luck < self.shares.burst + self.shares.copies)):  # chains, as in video
+            likeness = random.uniform(0.98, 0.999) if luck[row] < self.shares.copies else random.uniform(0.72, 0.96)
             step = np.sqrt(1 - likeness) * self.directions(1)[0]
             vectors[row] = _unit(np.sqrt(likeness) * vectors[row - 1] + step)
             blurred[row] = blurred[row - 1]

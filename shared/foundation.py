@@ -6,7 +6,7 @@ Built by plain functions inside the process's exit stack, so that everything clo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ from shared.jobs.servicer import JobServicer
 from shared.jobs.watch import JobWatch
 from shared.queue.cron import forget_old_answers, measure_outbox
 from shared.queue.worker import Dispatcher, SliceWorker
-from shared.rpc.health import HealthServer, Readiness
+from shared.rpc.health import HealthServer, Probe, Readiness
 from shared.rpc.mutation import Mutations
 from shared.rpc.principal import build_authenticator
 from shared.rpc.server import RpcServer
@@ -81,8 +81,14 @@ async def open_foundation(settings: Settings, stack: AsyncExitStack, process: st
     )
 
 
-async def build_server(base: Foundation, stack: AsyncExitStack, name: str) -> RpcServer:
-    """A server with JobService that answers on its health port already; the caller adds its services and starts it."""
+async def build_server(
+    base: Foundation, stack: AsyncExitStack, name: str, checks: Mapping[str, Probe] | None = None
+) -> RpcServer:
+    """A server with JobService that answers on its health port already; the caller adds its services and starts it.
+
+    ``checks`` are readiness checks besides the database's, by name: given here, because added later they could be
+    preceded by a moment of SERVING.
+    """
     server = RpcServer.build(
         base.settings.rpc,
         name=name,
@@ -93,6 +99,8 @@ async def build_server(base: Foundation, stack: AsyncExitStack, name: str) -> Rp
     )
     stack.push_async_callback(server.close)
     server.readiness.add_check("database", base.database.ping)
+    for check, probe in (checks or {}).items():
+        server.readiness.add_check(check, probe)
     await server.start_health()
     watch = JobWatch(base.database, base.listener, base.settings.jobs)
     server.add(

@@ -115,8 +115,7 @@ def _plan_photos(rng: np.random.Generator, people: list[AlbumPerson], photos: in
             members = rng.permutation(circle)[:count]
             age = [(when.date() - born[number]).days / 365.25 for number in members]
             guests = [
-                _Guest(int(number), people[number].name, years)
-                for number, years in zip(members, age, strict=True)
+                _Guest(int(number), people[number].name, years) for number, years in zip(members, age, strict=True)
             ]
             repeats = int(rng.integers(2, 4)) if rng.random() < 0.06 else 1
             if repeats == 1 and len(guests) < 6 and rng.random() < 2.2 * _STRANGER_SHARE:
@@ -133,10 +132,7 @@ def _write_photo(space: SeedSpace, seed: int, plan: _Plan, out: Path) -> AlbumPh
     """Draws and writes one photo; runs in a pool process."""
     rng = np.random.default_rng(np.random.SeedSequence([int(space), seed, plan.scene]))
     width, height = _SIZES[int(rng.integers(len(_SIZES)))]
-    sitters = [
-        Sitter(str(guest.number), draw_identity(space, seed, guest.number), guest.age)
-        for guest in plan.guests
-    ]
+    sitters = [Sitter(str(guest.number), draw_identity(space, seed, guest.number), guest.age) for guest in plan.guests]
     quality = int(rng.integers(72, 95))
     photo = draw_photo(rng, sitters, width, height, burst=plan.burst)
     file = f"photo-{plan.number:04d}.jpg"
@@ -157,9 +153,7 @@ def _write_photo(space: SeedSpace, seed: int, plan: _Plan, out: Path) -> AlbumPh
         )
         for face in photo.faces
     )
-    asset_id = str(
-        uuid.uuid5(uuid.NAMESPACE_URL, f"kith:drawn-album/{space.name.lower()}/{seed}/{plan.number}")
-    )
+    asset_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"kith:drawn-album/{space.name.lower()}/{seed}/{plan.number}"))
     captured = plan.captured_at.isoformat().replace("+00:00", "Z")
     return AlbumPhoto(asset_id, file, captured, width, height, faces)
 

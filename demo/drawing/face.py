@@ -126,9 +126,5 @@ def draw_face(person: Identity, look: Appearance, unit: float) -> FacePatch:
     box = _box(head, marks)
     box[:2] += np.array(ORIGIN, np.float32)
     return FacePatch(
-        image=canvas.image,
-        mask=canvas.mask,
-        box=box * np.float32(unit),
-        landmarks=canvas.to_pixels(marks),
-        unit=unit,
+        image=canvas.image, mask=canvas.mask, box=box * np.float32(unit), landmarks=canvas.to_pixels(marks), unit=unit
     )

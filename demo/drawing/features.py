@@ -34,9 +34,7 @@ def draw_eye(canvas: Canvas, head: Head, look: Appearance, side: int) -> None:
     socket = shade(person.skin, 0.9)
     fold = upper - person.lid_fold
     canvas.fill(
-        head.place(
-            np.concatenate((x, x[::-1])), np.concatenate((fold - 0.035 * _ARC, lower[::-1] + 0.05 * _ARC))
-        ),
+        head.place(np.concatenate((x, x[::-1])), np.concatenate((fold - 0.035 * _ARC, lower[::-1] + 0.05 * _ARC))),
         socket,
     )
     canvas.line(head.place(x, fold), shade(person.skin, 0.7), 0.014)
@@ -50,9 +48,7 @@ def draw_eye(canvas: Canvas, head: Head, look: Appearance, side: int) -> None:
         place = (ix - cx) / width
         arc = np.maximum(1 - place**2, 0.0)
         tilt = -person.eye_tilt * place * side * width * 0.8
-        iy = np.clip(
-            cy - 0.012 + radius * _SIN, cy + tilt - height * arc**0.75, cy + tilt + 0.62 * height * arc
-        )
+        iy = np.clip(cy - 0.012 + radius * _SIN, cy + tilt - height * arc**0.75, cy + tilt + 0.62 * height * arc)
         canvas.fill(head.place(ix, iy), colour)
     glint = head.place_one(cx + look.gaze * width * 0.35 + 0.03, cy - 0.3 * person.iris_radius)
     if look.eyes_open > 0.5:
@@ -75,9 +71,7 @@ def draw_brow(canvas: Canvas, head: Head, look: Appearance, side: int, colour: C
     base = person.eye_y - person.brow_gap - look.brows_up
     y = base - person.brow_arch * _ARC - person.brow_tilt * (along - 0.4) * 0.5
     half = person.brow_thickness * (1.0 - 0.7 * along**2) * 0.9 + 0.004
-    canvas.fill(
-        head.place(np.concatenate((x, x[::-1])), np.concatenate((y - half, (y + half)[::-1]))), colour
-    )
+    canvas.fill(head.place(np.concatenate((x, x[::-1])), np.concatenate((y - half, (y + half)[::-1]))), colour)
 
 
 def draw_nose(canvas: Canvas, head: Head, look: Appearance) -> None:
@@ -89,9 +83,7 @@ def draw_nose(canvas: Canvas, head: Head, look: Appearance) -> None:
     lit = 1 if look.light.x > 0 else -1
 
     def side_of_nose(side: int) -> tuple[_Row, _Row, _Row]:
-        x = side * np.array(
-            [bridge, bridge * 0.85, bridge * 0.95, width * 0.72, width, width * 0.8, bulb * 0.7]
-        )
+        x = side * np.array([bridge, bridge * 0.85, bridge * 0.95, width * 0.72, width, width * 0.8, bulb * 0.7])
         y = np.array([top, top + 0.12, tip - 0.2, tip - 0.1, tip + 0.03, tip + 0.1, tip + 0.09])
         lift = np.array([0.0, 0.04, 0.1, 0.06, 0.02, 0.05, 0.12]) * person.nose_lift / 0.3
         return x, y, lift
@@ -115,11 +107,7 @@ def draw_nose(canvas: Canvas, head: Head, look: Appearance) -> None:
     canvas.fill(convex_outline(np.concatenate((ridge[1:], bulb_ring))), shade(skin, 0.97))
     canvas.dot(head.place_one(0.02 * lit, tip - 0.06, high), bulb * 0.45, shade(skin, 1.07))
     for side in (-1, 1):
-        canvas.dot(
-            head.place_one(side * width * 0.5, tip + 0.075, high * 0.4),
-            0.022 + 0.08 * width,
-            shade(skin, 0.45),
-        )
+        canvas.dot(head.place_one(side * width * 0.5, tip + 0.075, high * 0.4), 0.022 + 0.08 * width, shade(skin, 0.45))
 
 
 def draw_mouth(canvas: Canvas, head: Head, look: Appearance) -> None:
@@ -144,9 +132,7 @@ def draw_mouth(canvas: Canvas, head: Head, look: Appearance) -> None:
         canvas.fill(head.place(around * 0.86, teeth, 0.06), (228, 236, 240))
     else:
         canvas.line(head.place(x, line, 0.06), shade(person.lips, 0.5), 0.016)
-    canvas.line(
-        head.place(_ALONG * half * 0.5, lower + 0.05 + 0.02 * _ARC, 0.05), shade(person.skin, 0.84), 0.014
-    )
+    canvas.line(head.place(_ALONG * half * 0.5, lower + 0.05 + 0.02 * _ARC, 0.05), shade(person.skin, 0.84), 0.014)
 
 
 def draw_skin(canvas: Canvas, head: Head, look: Appearance) -> None:
@@ -170,9 +156,7 @@ def draw_skin(canvas: Canvas, head: Head, look: Appearance) -> None:
     if old > 0.05:
         tone = shade(person.skin, 1 - 0.24 * old)
         for side in (-1, 1):
-            fold_x = side * np.array(
-                [person.nose_width + 0.06, person.mouth_width + 0.07, person.mouth_width + 0.08]
-            )
+            fold_x = side * np.array([person.nose_width + 0.06, person.mouth_width + 0.07, person.mouth_width + 0.08])
             fold_y = np.array([person.nose_y + 0.06, person.mouth_y - 0.1, person.mouth_y + 0.06])
             canvas.line(head.place(fold_x, fold_y), tone, 0.02)
             under_x = side * person.eye_x + _ALONG * person.eye_width
@@ -204,8 +188,7 @@ def draw_beard(canvas: Canvas, head: Head, look: Appearance, hair: Colour) -> No
     strip_x = _ALONG * (half + 0.06)
     upper, lower = (top + 0.03 * (1 - _ARC), mouth - person.upper_lip * 0.6 + 0.08 * (1 - _ARC))
     canvas.fill(
-        head.place(np.concatenate((strip_x, strip_x[::-1])), np.concatenate((upper, lower[::-1])), 0.04),
-        colour,
+        head.place(np.concatenate((strip_x, strip_x[::-1])), np.concatenate((upper, lower[::-1])), 0.04), colour
     )
     if person.beard is BeardStyle.GOATEE:
         chin_x = (half + 0.08) * _COS

@@ -94,9 +94,7 @@ class Head:
         """One point of the front, shape (1, 2)."""
         return self.place(np.array([x]), np.array([y]), lift)
 
-    def outline(
-        self, grow: float = 0.0, top: float = -9.0, bottom: float = 9.0, front_only: bool = False
-    ) -> Points:
+    def outline(self, grow: float = 0.0, top: float = -9.0, bottom: float = 9.0, front_only: bool = False) -> Points:
         """Convex outline of the head between two heights, grown by `grow`; the front half only if asked."""
         keep = (self._heights >= top) & (self._heights <= bottom)
         heights = self._heights[keep][::2]

@@ -77,15 +77,8 @@ def draw_cap(canvas: Canvas, head: Head, look: Appearance, colour: Colour) -> No
     if person.style is HairStyle.BUZZ:
         cap_colour, grow, low = mix(person.skin, colour, 0.62), 0.015, 0.15
     else:
-        cap_colour, grow = (
-            colour,
-            0.03 + person.volume * (0.6 if person.style is HairStyle.RECEDING else 0.8),
-        )
-        low = (
-            0.1
-            if person.style in (HairStyle.SHORT, HairStyle.SPIKY, HairStyle.RECEDING, HairStyle.BUN)
-            else 0.55
-        )
+        cap_colour, grow = (colour, 0.03 + person.volume * (0.6 if person.style is HairStyle.RECEDING else 0.8))
+        low = 0.1 if person.style in (HairStyle.SHORT, HairStyle.SPIKY, HairStyle.RECEDING, HairStyle.BUN) else 0.55
     outline = smooth_closed(head.outline(grow, bottom=low), 1)
     if person.style is HairStyle.CURLY:
         outline = _curls(outline, person)
@@ -109,9 +102,7 @@ def _spikes(outline: Points, person: Identity) -> Points:
     return np.asarray(centre + (ring - centre) * (1 + reach[:, None]), np.float32)
 
 
-def _draw_strands(
-    canvas: Canvas, head: Head, person: Identity, colour: Colour, line: NDArray[np.float64]
-) -> None:
+def _draw_strands(canvas: Canvas, head: Head, person: Identity, colour: Colour, line: NDArray[np.float64]) -> None:
     """Lighter and darker strokes from the parting to the hair-line."""
     rng = np.random.default_rng(person.texture_seed + 1)
     start = person.parting * 0.6

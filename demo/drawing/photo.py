@@ -63,13 +63,8 @@ def _clash(spot: _Spot, other: _Spot) -> bool:
     """Whether the nearer of two people (the lower chin) would hide a part of the other's face."""
     front, back = (spot, other) if spot.y + 1.3 * spot.unit > other.y + 1.3 * other.unit else (other, spot)
     across = abs(front.x - back.x)
-    heads = (
-        across < 1.75 * front.unit + 1.25 * back.unit
-        and front.y - 2.0 * front.unit < back.y + 1.5 * back.unit
-    )
-    shoulders = (
-        across < 2.3 * front.unit + 1.2 * back.unit and front.y + 1.4 * front.unit < back.y + 1.5 * back.unit
-    )
+    heads = across < 1.75 * front.unit + 1.25 * back.unit and front.y - 2.0 * front.unit < back.y + 1.5 * back.unit
+    shoulders = across < 2.3 * front.unit + 1.2 * back.unit and front.y + 1.4 * front.unit < back.y + 1.5 * back.unit
     return heads or shoulders
 
 
@@ -96,13 +91,10 @@ def _draw_body(image: Image, spot: _Spot, person: Identity, look: Appearance) ->
     """Shoulders, chest, arms and legs, as far as they are in the photo."""
     wide = 1.75 if person.feminine else 2.1
     torso = np.array(
-        [[0.45, 1.5], [0.75, 1.75], [wide * 0.82, 1.98], [wide, 2.5], [wide * 1.02, 5.6], [wide * 0.7, 5.8]],
-        np.float32,
+        [[0.45, 1.5], [0.75, 1.75], [wide * 0.82, 1.98], [wide, 2.5], [wide * 1.02, 5.6], [wide * 0.7, 5.8]], np.float32
     )
     leg = np.array([[0.03, 5.6], [wide * 0.72, 5.6], [wide * 0.66, _FEET], [0.12, _FEET]], np.float32)
-    arm = np.array(
-        [[wide * 0.7, 3.0], [wide * 0.76, 3.0], [wide * 0.78, 5.7], [wide * 0.68, 5.7]], np.float32
-    )
+    arm = np.array([[wide * 0.7, 3.0], [wide * 0.76, 3.0], [wide * 0.78, 5.7], [wide * 0.68, 5.7]], np.float32)
     flip = np.array([-1, 1], np.float32)
 
     def fill(points: NDArray[np.float32], colour: Colour) -> None:
@@ -235,9 +227,7 @@ def draw_photo(
     return Photo(image, tuple(replace(face, blur=blur) for face in drawn))
 
 
-def draw_portrait(
-    rng: np.random.Generator, sitter: Sitter, face_height: float, *, nuisance: float = 1.0
-) -> Photo:
+def draw_portrait(rng: np.random.Generator, sitter: Sitter, face_height: float, *, nuisance: float = 1.0) -> Photo:
     """Draws one face of about `face_height` pixels, filling a small square photo: training for the recogniser."""
     unit = face_height / _FACE_UNITS
     side = round(4.2 * unit)

@@ -129,9 +129,7 @@ def _ball(image: Image, rng: np.random.Generator, x: float, y: float, r: float) 
     _disc(image, x, y, r, colour)
     _disc(image, x - r * 0.3, y - r * 0.35, r * 0.22, mix(colour, (255, 255, 255), 0.5))
     if rng.random() < 0.5:
-        cv2.ellipse(
-            image, (round(x), round(y)), (round(r), round(r * 0.35)), 20, 0, 360, shade(colour, 0.6), 2
-        )
+        cv2.ellipse(image, (round(x), round(y)), (round(r), round(r * 0.35)), 20, 0, 360, shade(colour, 0.6), 2)
 
 
 def _clock(image: Image, rng: np.random.Generator, x: float, y: float, r: float) -> None:
@@ -164,23 +162,11 @@ def _plate(image: Image, rng: np.random.Generator, x: float, y: float, r: float)
     colour = mix(_SKINLIKE, random_colour(rng), rng.uniform(0, 0.4))
     axes = (round(r * rng.uniform(0.75, 1.0)), round(r))
     cv2.ellipse(image, (round(x), round(y)), axes, 0, 0, 360, shade(colour, 0.75), -1, cv2.LINE_AA)
-    cv2.ellipse(
-        image,
-        (round(x), round(y)),
-        (round(axes[0] * 0.9), round(r * 0.9)),
-        0,
-        0,
-        360,
-        colour,
-        -1,
-        cv2.LINE_AA,
-    )
+    cv2.ellipse(image, (round(x), round(y)), (round(axes[0] * 0.9), round(r * 0.9)), 0, 0, 360, colour, -1, cv2.LINE_AA)
     spot = random_colour(rng, 10, 120)
     for _ in range(int(rng.integers(2, 9))):
         angle, reach = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.65) * r
-        _disc(
-            image, x + reach * math.cos(angle), y + reach * math.sin(angle), r * rng.uniform(0.06, 0.16), spot
-        )
+        _disc(image, x + reach * math.cos(angle), y + reach * math.sin(angle), r * rng.uniform(0.06, 0.16), spot)
 
 
 def _sign(image: Image, rng: np.random.Generator, x: float, y: float, r: float) -> None:
@@ -198,9 +184,7 @@ def _socket(image: Image, rng: np.random.Generator, x: float, y: float, r: float
     """Two holes above a slot: what people see faces in."""
     colour = random_colour(rng, 150, 250)
     cv2.rectangle(image, (round(x - r), round(y - r)), (round(x + r), round(y + r)), shade(colour, 0.8), -1)
-    cv2.rectangle(
-        image, (round(x - r * 0.9), round(y - r * 0.9)), (round(x + r * 0.9), round(y + r * 0.9)), colour, -1
-    )
+    cv2.rectangle(image, (round(x - r * 0.9), round(y - r * 0.9)), (round(x + r * 0.9), round(y + r * 0.9)), colour, -1)
     for side in (-1, 1):
         _disc(image, x + side * r * 0.4, y - r * 0.2, r * 0.14, (40, 40, 40))
     cv2.line(
@@ -218,9 +202,7 @@ def _blob(image: Image, rng: np.random.Generator, x: float, y: float, r: float) 
     reach = r * (1 + 0.25 * np.sin(angle * rng.integers(1, 4) + rng.uniform(0, 6)))
     colour = mix(_SKINLIKE, random_colour(rng), rng.uniform(0, 1))
     _polygon(
-        image,
-        np.stack((x + reach * np.cos(angle) * rng.uniform(0.6, 1), y + reach * np.sin(angle)), axis=1),
-        colour,
+        image, np.stack((x + reach * np.cos(angle) * rng.uniform(0.6, 1), y + reach * np.sin(angle)), axis=1), colour
     )
 
 

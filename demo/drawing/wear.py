@@ -80,9 +80,7 @@ def draw_occluder(canvas: Canvas, head: Head, look: Appearance, hair: Colour) ->
             canvas.line(np.stack((base, tip)), skin, 0.145)
         blob = palm + np.stack((0.42 * np.cos(_TURN), 0.1 + 0.34 * np.sin(_TURN)), axis=1).astype(np.float32)
         canvas.fill(blob, skin)
-        wrist = np.array(
-            [[-0.25, 0.2], [0.25, 0.2], [0.35 + 0.3 * side, 1.6], [-0.3 + 0.3 * side, 1.6]], np.float32
-        )
+        wrist = np.array([[-0.25, 0.2], [0.25, 0.2], [0.35 + 0.3 * side, 1.6], [-0.3 + 0.3 * side, 1.6]], np.float32)
         canvas.fill(palm + wrist, skin)
     elif look.occluder is Occluder.HAIR:
         x = side * np.array([0.1, 0.35, 0.55, 0.75, 0.95, 0.9, 0.5])

@@ -20,13 +20,8 @@ def make_anchors(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Centres (a, 2), sizes (a,) and strides (a,) of all anchors of an input, in the network's order of places."""
     centres, sizes, strides = [], [], []
     for stride, pair in zip(STRIDES, ANCHOR_SIZES, strict=True):
-        rows, columns = torch.meshgrid(
-            torch.arange(height // stride), torch.arange(width // stride), indexing="ij"
-        )
-        place = (
-            torch.stack((columns, rows), dim=-1).reshape(-1, 1, 2).repeat(1, ANCHORS, 1).reshape(-1, 2)
-            * stride
-        )
+        rows, columns = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
+        place = torch.stack((columns, rows), dim=-1).reshape(-1, 1, 2).repeat(1, ANCHORS, 1).reshape(-1, 2) * stride
         centres.append(place.float())
         sizes.append(torch.tensor(pair).repeat(len(place) // ANCHORS))
         strides.append(torch.full((len(place),), float(stride)))
@@ -50,9 +45,7 @@ def overlap(first: Tensor, second: Tensor) -> Tensor:
     low = torch.maximum(first[..., :2], second[..., :2])
     high = torch.minimum(first[..., 2:], second[..., 2:])
     shared = (high - low).clamp(min=0).prod(-1)
-    areas = (first[..., 2:] - first[..., :2]).clamp(min=0).prod(-1) + (
-        second[..., 2:] - second[..., :2]
-    ).prod(-1)
+    areas = (first[..., 2:] - first[..., :2]).clamp(min=0).prod(-1) + (second[..., 2:] - second[..., :2]).prod(-1)
     return shared / (areas - shared).clamp(min=1e-6)
 
 
@@ -72,9 +65,7 @@ def assign(faces: Tensor, centres: Tensor, sizes: Tensor, strides: Tensor) -> Te
     found = ious.gather(1, chosen)
     floor = found.mean(1, keepdim=True) + found.std(1, keepdim=True)
     x, y = centres[chosen][..., 0], centres[chosen][..., 1]
-    inside = (
-        (x > faces[:, None, 0]) & (y > faces[:, None, 1]) & (x < faces[:, None, 2]) & (y < faces[:, None, 3])
-    )
+    inside = (x > faces[:, None, 0]) & (y > faces[:, None, 1]) & (x < faces[:, None, 2]) & (y < faces[:, None, 3])
     good = (found >= floor) & inside
     quality = torch.full_like(ious, -1.0)
     quality.scatter_(1, chosen, torch.where(good, found, torch.full_like(found, -1.0)))
@@ -89,7 +80,7 @@ def detector_loss(
     centres, sizes, strides = anchors
     score, box, points = flatten_outputs(outputs)
     images, owners = [], []
-    for index, rows in enumerate(truth):
+    for _index, rows in enumerate(truth):
         faces = rows[rows[:, 2] > 0]
         owner = torch.full((len(centres),), -1)
         if len(faces):
@@ -109,18 +100,12 @@ def detector_loss(
     guess = box[image, anchor] * stride
     corners = torch.cat((centre - guess[:, :2], centre + guess[:, 2:]), dim=1)
     iou = overlap(corners, rows[:, :4])
-    span = (
-        (torch.maximum(corners[:, 2:], rows[:, 2:4]) - torch.minimum(corners[:, :2], rows[:, :2]))
-        .square()
-        .sum(1)
-    )
+    span = (torch.maximum(corners[:, 2:], rows[:, 2:4]) - torch.minimum(corners[:, :2], rows[:, :2])).square().sum(1)
     apart = ((corners[:, :2] + corners[:, 2:] - rows[:, :2] - rows[:, 2:4]) / 2).square().sum(1)
     target[image, anchor] = iou.detach().clamp(0, 1)
     weight = (target - torch.sigmoid(score).detach()).abs() ** 2
     count = max(1, len(where))
-    score_loss = (
-        functional.binary_cross_entropy_with_logits(score, target, reduction="none") * weight
-    ).sum() / count
+    score_loss = (functional.binary_cross_entropy_with_logits(score, target, reduction="none") * weight).sum() / count
     box_loss = (1 - iou + apart / span.clamp(min=1e-6)).mean()
     marks = (rows[:, 4:14].reshape(-1, 5, 2) - centre[:, None]).reshape(-1, 10) / stride
     face_size = ((rows[:, 2:4] - rows[:, :2]).prod(1).sqrt()[:, None] / stride).clamp(min=1.0)

@@ -59,10 +59,25 @@ class Residual(nn.Module):
         return graph.node("Relu", [graph.node("Add", [source, name])])
 
 
+class Refinement(nn.Module):
+    """A dense 3x3 layer added to its input; begins as doing nothing, so it can join a trained network."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.unit = Unit(channels, channels, act=False)
+        nn.init.zeros_(self.unit.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.unit(x))
+
+    def emit(self, graph: OnnxGraph, source: str) -> str:
+        return graph.node("Relu", [graph.node("Add", [source, self.unit.emit(graph, source)])])
+
+
 class Chain(nn.Module):
     """Units one after the other."""
 
-    def __init__(self, *units: Unit | Residual) -> None:
+    def __init__(self, *units: Unit | Residual | Refinement) -> None:
         super().__init__()
         self.units = nn.ModuleList(units)
 
@@ -73,7 +88,7 @@ class Chain(nn.Module):
 
     def emit(self, graph: OnnxGraph, source: str) -> str:
         for unit in self.units:
-            assert isinstance(unit, Unit | Residual)
+            assert isinstance(unit, Unit | Residual | Refinement)
             source = unit.emit(graph, source)
         return source
 
@@ -86,6 +101,7 @@ class Detector(nn.Module):
 
     def __init__(self, neck: int = 48) -> None:
         super().__init__()
+        self.neck = neck
         self.stem = Chain(Unit(3, 10, stride=2), Unit(10, 24, stride=2), Unit(24, 40, stride=2))
         self.stage8 = Chain(Residual(40), Residual(40))
         self.stage16 = Chain(Unit(40, 72, stride=2), Residual(72), Residual(72), Residual(72))
@@ -94,11 +110,18 @@ class Detector(nn.Module):
         self.smooth = nn.ModuleList(Chain(Residual(neck), Residual(neck)) for _ in STRIDES)
         self.heads = nn.ModuleList(nn.Conv2d(neck, ANCHORS * sum(WIDTHS), 1) for _ in STRIDES)
         for head in self.heads:
-            assert isinstance(head, nn.Conv2d) and head.bias is not None
+            assert isinstance(head, nn.Conv2d)
+            assert head.bias is not None
             nn.init.normal_(head.weight, 0, 0.01)
             nn.init.zeros_(head.bias)
             # Faces are rare: start every score near 0.02, as focal losses want it.
             nn.init.constant_(head.bias[:ANCHORS], -4.0)
+
+    def refine(self) -> None:
+        """Adds a dense layer before each head: more exact boxes and key points for a quarter more work."""
+        for smooth in self.smooth:
+            assert isinstance(smooth, Chain)
+            smooth.units.append(Refinement(self.neck))
 
     def forward(self, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         first = self.stage8(self.stem(x))
@@ -136,7 +159,9 @@ def export_detector(net: Detector, path: Path) -> None:
         levels[low] = graph.node("Add", [levels[low], larger])
     names: dict[tuple[int, int], str] = {}
     for index, (level, smooth, head) in enumerate(zip(levels, net.smooth, net.heads, strict=True)):
-        assert isinstance(smooth, Chain) and isinstance(head, nn.Conv2d) and head.bias is not None
+        assert isinstance(smooth, Chain)
+        assert isinstance(head, nn.Conv2d)
+        assert head.bias is not None
         feature = smooth.emit(graph, level)
         start = 0
         for part, width in enumerate(WIDTHS):

@@ -97,9 +97,7 @@ def find_faces(pack: Path, album: Path, truth: AlbumTruth) -> FoundFaces:
     return FoundFaces(unit.astype(np.float32), np.array(people), len(numbers), drawn, missed)
 
 
-def _embed(
-    recogniser: object, image: NDArray[np.uint8], landmarks: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _embed(recogniser: object, image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
     from insightface.utils import face_align
 
     crop = face_align.norm_crop(image, landmark=landmarks, image_size=112)
@@ -120,9 +118,7 @@ def pair_scores(faces: FoundFaces) -> tuple[NDArray[np.float32], NDArray[np.floa
     return cosine[upper & same], cosine[upper & ~same]
 
 
-def accept_rate(
-    genuine: NDArray[np.float32], impostor: NDArray[np.float32], false_rate: float
-) -> tuple[float, float]:
+def accept_rate(genuine: NDArray[np.float32], impostor: NDArray[np.float32], false_rate: float) -> tuple[float, float]:
     """Share of genuine pairs accepted at a false accept rate, and the cosine that gives that rate."""
     floor = float(np.quantile(impostor, 1 - false_rate))
     return float((genuine > floor).mean()), floor

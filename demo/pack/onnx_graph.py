@@ -19,11 +19,10 @@ from torch import nn
 OPSET = 13
 
 
-def fold_normalisation(
-    conv: nn.Conv2d, norm: nn.BatchNorm2d
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def fold_normalisation(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weight and bias of one convolution that does what conv and norm (at inference) do in turn."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     gain = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
     weight = conv.weight.detach() * gain[:, None, None, None]
     bias = norm.bias.detach() - norm.running_mean * gain
@@ -81,11 +80,7 @@ class OnnxGraph:
                     node.output[index] = name
 
     def save(
-        self,
-        path: Path,
-        inputs: tuple[str, list[int | str]],
-        outputs: list[tuple[str, list[int | str]]],
-        title: str,
+        self, path: Path, inputs: tuple[str, list[int | str]], outputs: list[tuple[str, list[int | str]]], title: str
     ) -> None:
         """Checks the graph and writes it."""
         graph = helper.make_graph(

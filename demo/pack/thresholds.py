@@ -72,11 +72,7 @@ def link_faces(embeddings: NDArray[np.float32], link_floor: float) -> NDArray[np
 
 
 def refine_clusters(
-    embeddings: NDArray[np.float32],
-    clusters: NDArray[np.int64],
-    merge: float,
-    attach: float,
-    attach_margin: float,
+    embeddings: NDArray[np.float32], clusters: NDArray[np.int64], merge: float, attach: float, attach_margin: float
 ) -> NDArray[np.int64]:
     """Merge, attach noise, merge again."""
     if clusters.max() < 0:
@@ -150,7 +146,7 @@ def fit_thresholds(faces: FoundFaces, seed: int) -> Thresholds:
 
 
 def fit_calibration(faces: FoundFaces, seed: int) -> dict[str, float]:
-    """Slope and intercept of P(same person) = 1 / (1 + exp(-(slope * cosine + intercept))), right and wrong weighing the same."""
+    """Slope and intercept of P(same person) = 1 / (1 + exp(-(slope * cosine + intercept))), both kinds weighing the same."""
     scores, right = match_probes(faces, seed)
     fit = LogisticRegression(C=100.0, class_weight="balanced").fit(scores.reshape(-1, 1), right.ravel())
     return {"slope": round(float(fit.coef_[0, 0]), 3), "intercept": round(float(fit.intercept_[0]), 3)}

@@ -25,7 +25,9 @@ from demo.pack.detector_net import Detector, count_parameters, export_detector
 from demo.pack.held_out import accept_rate, find_faces, pair_scores, pairwise_f1
 from demo.pack.recogniser_net import DIMENSION, Recogniser, export_recogniser
 from demo.pack.thresholds import Thresholds, cluster_faces, fit_calibration, fit_thresholds
+from demo.pack.train_detector import CYCLES as DETECTOR_CYCLES
 from demo.pack.train_detector import train_detector
+from demo.pack.train_recogniser import CYCLES as RECOGNISER_CYCLES
 from demo.pack.train_recogniser import train_recogniser
 from demo.pack.training_data import load_crops, load_scenes
 
@@ -39,7 +41,8 @@ HELD_OUT_SEED = 2
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is drawn and learned. Budgets are seconds of training; they shorten schedules, never cut them off."""
+    """How much is drawn and learned. A training cycle that would take longer than
+    `cycle_seconds` is planned shorter, never cut off."""
 
     seed: int
     cache: Path
@@ -47,9 +50,7 @@ class Plan:
     identities: int = 4000
     views: int = 20
     scenes: int = 2400
-    epochs: float = 4.0
-    detector_steps: int = 4500
-    budget_seconds: float = 1500.0
+    cycle_seconds: float = 900.0
     validation_people: int = 60
     validation_photos: int = 500
 
@@ -68,7 +69,10 @@ def _detector_weights(plan: Plan) -> Path:
     if not path.exists():
         _use_one_thread()
         scenes = load_scenes(plan.cache, plan.seed, plan.scenes, plan.workers)
-        net = train_detector(scenes, plan.seed, plan.detector_steps, _say, plan.budget_seconds)
+        torch.manual_seed(plan.seed)
+        net = Detector()
+        for cycle in DETECTOR_CYCLES:
+            net = train_detector(net, scenes, plan.seed, cycle, _say, plan.cycle_seconds)
         torch.save(net.state_dict(), path)
     return path
 
@@ -78,7 +82,10 @@ def _recogniser_weights(plan: Plan) -> Path:
     if not path.exists():
         _use_one_thread()
         crops = load_crops(plan.cache, plan.seed, plan.identities, plan.views, plan.workers)
-        net = train_recogniser(crops, plan.seed, plan.epochs, _say, plan.budget_seconds)
+        torch.manual_seed(plan.seed)
+        net = Recogniser()
+        for cycle in RECOGNISER_CYCLES:
+            net = train_recogniser(net, crops, plan.seed, cycle, _say, plan.cycle_seconds)
         torch.save(net.state_dict(), path)
     return path
 
@@ -92,6 +99,7 @@ def train_networks(plan: Plan, out: Path) -> dict[str, int]:
         running = [pool.submit(stage, plan) for stage in stages]
         detector_file, recogniser_file = (stage.result() for stage in running)
     detector, recogniser = Detector(), Recogniser()
+    detector.refine()
     detector.load_state_dict(torch.load(detector_file, weights_only=True))
     recogniser.load_state_dict(torch.load(recogniser_file, weights_only=True))
     out.mkdir(parents=True, exist_ok=True)
@@ -175,9 +183,7 @@ def main() -> None:
         "--seed", type=int, default=1, help="of the training identities and the networks' first weights"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / NAME, help="folder of the pack")
-    parser.add_argument(
-        "--cache", type=Path, required=True, help="folder for drawn data and weights, about 7 GB"
-    )
+    parser.add_argument("--cache", type=Path, required=True, help="folder for drawn data and weights, about 7 GB")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
     arguments = parser.parse_args()
     train_pack(Plan(seed=arguments.seed, cache=arguments.cache, workers=arguments.workers), arguments.out)

@@ -1,91 +1,133 @@
-"""Trains the recogniser on drawn crops: AdamW, one cycle, a margin that grows over the first quarter."""
+"""Trains the recogniser on drawn crops, in two cycles of AdamW.
+
+In the first the margin grows from nothing; the second begins at its end, with each identity's centre at the mean of
+its embeddings and the slopes of the activations fixed.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from demo.pack.recogniser_net import CosFace, Recogniser
 from demo.pack.training_data import FaceCrops
 
-BATCH = 128
-PEAK_RATE = 3e-3
-MARGIN = 0.3
+_MEAN_BATCH = 128
 
 
-def _to_input(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-    """A batch of crops (n, 112, 112, 3) with small shifts, gains and erased patches, as network input."""
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One fall of the learning rate: its peak, at most so many passes, and the share of it over which the margin grows."""
+
+    number: int
+    batch: int
+    rate: float
+    epochs: float
+    warm_up: int
+    margin: float
+    margin_from: float
+    margin_until: float
+    looseness: float
+
+    def margin_at(self, done: float) -> float:
+        """The margin when that share (0..1) of the cycle is done."""
+        return self.margin * min(1.0, max(0.0, (done - self.margin_from) / (self.margin_until - self.margin_from)))
+
+
+CYCLES = (
+    Cycle(
+        1, batch=128, rate=3e-3, epochs=4.0, warm_up=300, margin=0.3, margin_from=0.08, margin_until=0.28, looseness=1.5
+    ),
+    Cycle(
+        2, batch=64, rate=1.8e-3, epochs=6.0, warm_up=100, margin=0.3, margin_from=-0.1, margin_until=0.0, looseness=2.0
+    ),
+)
+
+
+def _to_input(pixels: NDArray[np.uint8], looseness: float, rng: np.random.Generator) -> Tensor:
+    """A batch of crops (n, 112, 112, 3) as network input: moved as a detector's key points would be off (`looseness`
+    in pixels; a degree and a hundredth of scale go with each), recoloured, with a patch erased here and there."""
     count = len(pixels)
-    padded = np.pad(pixels, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="edge")
     moved = np.empty_like(pixels)
-    for row, (dx, dy) in enumerate(rng.integers(0, 7, (count, 2))):
-        moved[row] = padded[row, dy : dy + 112, dx : dx + 112]
+    middle = (pixels.shape[2] - 1) / 2
+    for row, (dx, dy, degrees, growth) in enumerate(rng.normal(0, (1, 1, 1.2, 0.015), (count, 4)) * looseness):
+        matrix = cv2.getRotationMatrix2D((middle, middle), float(degrees), math.exp(growth))
+        matrix[:, 2] += (dx, dy)
+        size = (pixels.shape[2], pixels.shape[1])
+        moved[row] = cv2.warpAffine(pixels[row], matrix, size, borderMode=cv2.BORDER_REPLICATE)
         if rng.random() < 0.12:
             left, top = rng.integers(0, 80, 2)
             wide, high = rng.integers(14, 46, 2)
             moved[row, top : top + high, left : left + wide] = rng.integers(0, 256, 3)
     batch = torch.from_numpy(moved).permute(0, 3, 1, 2).to(torch.float32)
-    gain = torch.from_numpy(np.exp(rng.normal(0, (0.06, 0.06, 0.06), (count, 3))).astype(np.float32))
+    gain = torch.from_numpy(np.exp(rng.normal(0, 0.06, (count, 3))).astype(np.float32))
     level = torch.from_numpy(rng.normal(0, 8, (count, 1)).astype(np.float32))
     batch = (batch * gain[:, :, None, None] + level[:, :, None, None]).clamp_(0, 255)
     return ((batch - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)
 
 
-def train_recogniser(
-    crops: FaceCrops, seed: int, epochs: float, say: Callable[[str], None], budget_seconds: float
-) -> Recogniser:
-    """Trains from nothing for `epochs` passes, fewer if the budget would not hold; says how the loss falls.
+def _mean_embeddings(net: Recogniser, crops: FaceCrops, views: int) -> Tensor:
+    """The mean embedding (identities, 128) of the first views of each identity."""
+    means = []
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for first in range(0, len(crops.pixels), _MEAN_BATCH // views):
+            pixels = torch.from_numpy(np.array(crops.pixels[first : first + _MEAN_BATCH // views, :views]))
+            batch = (pixels.flatten(0, 1).permute(0, 3, 1, 2).float() - 127.5) / 127.5
+            embeddings = functional.normalize(net(batch.contiguous(memory_format=torch.channels_last)).float())
+            means.append(embeddings.view(-1, views, embeddings.shape[1]).mean(1))
+    return torch.cat(means)
 
-    The budget is measured over the first hundred steps and only shortens the schedule, so the learning rate always
-    runs its full course. bfloat16 where the processor multiplies it well; weights stay float32.
+
+def train_recogniser(
+    net: Recogniser, crops: FaceCrops, seed: int, cycle: Cycle, say: Callable[[str], None], budget_seconds: float
+) -> Recogniser:
+    """Trains a network, new or from an earlier cycle, for one cycle; says how the loss falls.
+
+    The learning rate follows whichever is further, the steps or the time: a slow machine gets a shorter cycle, not
+    one cut off. Convolutions run in bfloat16, weights and loss stay float32.
     """
     torch.manual_seed(seed)
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, 11, cycle.number])
     identities, views = crops.pixels.shape[:2]
-    net: Recogniser = Recogniser().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss_of = CosFace(identities)
+    if cycle.number > 1:
+        net.fix_slopes()
+        loss_of.begin_at(_mean_embeddings(net.eval(), crops, 4))
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
-        [
-            {"params": net.parameters(), "weight_decay": 0.05},
-            {"params": loss_of.parameters(), "weight_decay": 0.0},
-        ],
-        lr=PEAK_RATE,
+        [{"params": net.parameters(), "weight_decay": 0.05}, {"params": loss_of.parameters(), "weight_decay": 0.0}]
     )
-    steps = int(epochs * identities * views / BATCH)
+    steps = int(cycle.epochs * identities * views / cycle.batch)
     order = np.empty(0, np.int64)
-    started, smooth = time.monotonic(), 0.0
-    step = 0
+    started, smooth, step = time.monotonic(), 0.0, 0
     net.train()
-    while step < steps:
-        if step == 100:
-            per_step = (time.monotonic() - started) / 100
-            steps = min(steps, int(budget_seconds / per_step))
-            say(f"recogniser: {per_step * 1e3:.0f} ms a step, {steps} steps")
-        if len(order) < BATCH:
+    while (done := max(step / steps, (time.monotonic() - started) / budget_seconds)) < 1:
+        if len(order) < cycle.batch:
             order = rng.permutation(identities * views)
-        chosen, order = np.sort(order[:BATCH]), order[BATCH:]
-        done = step / steps
-        rate = PEAK_RATE * (min(1.0, step / 300) * 0.5 * (1 + math.cos(math.pi * done)) + 0.002)
+        chosen, order = np.sort(order[: cycle.batch]), order[cycle.batch :]
+        share = min(1.0, (step + 1) / cycle.warm_up) * 0.5 * (1 + math.cos(math.pi * done)) + 0.002
         for group in optimiser.param_groups:
-            group["lr"] = rate
-        batch = _to_input(crops.pixels[chosen // views, chosen % views], rng)
+            group["lr"] = cycle.rate * share
+        batch = _to_input(crops.pixels[chosen // views, chosen % views], cycle.looseness, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             embeddings = net(batch)
-        labels = torch.from_numpy(chosen // views)
-        loss = loss_of(embeddings.float(), labels, MARGIN * min(1.0, max(0.0, (done - 0.08) / 0.2)))
+        loss = loss_of(embeddings.float(), torch.from_numpy(chosen // views), cycle.margin_at(done))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimiser.step()
         smooth = float(loss.detach()) if step == 0 else 0.98 * smooth + 0.02 * float(loss.detach())
         if step % 100 == 0:
-            say(f"recogniser: step {step}/{steps} loss {smooth:.3f} {time.monotonic() - started:.0f} s")
+            say(f"recogniser: step {step} ({done:.0%}) loss {smooth:.3f} {time.monotonic() - started:.0f} s")
         step += 1
     net.eval()
     return net

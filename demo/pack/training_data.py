@@ -84,9 +84,7 @@ def draw_scene(space: SeedSpace, seed: int, number: int) -> tuple[NDArray[np.uin
     return pixels, truth
 
 
-def _fill_crops(
-    path: Path, shape: tuple[int, ...], space: SeedSpace, seed: int, first: int, last: int
-) -> None:
+def _fill_crops(path: Path, shape: tuple[int, ...], space: SeedSpace, seed: int, first: int, last: int) -> None:
     file = np.lib.format.open_memmap(path, mode="r+")
     for number in range(first, last):
         file[number] = draw_views(space, seed, number, shape[1])
@@ -119,8 +117,7 @@ def load_crops(
         np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape).flush()
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             jobs = [
-                pool.submit(_fill_crops, part, shape, space, seed, *span)
-                for span in _spans(identities, workers * 8)
+                pool.submit(_fill_crops, part, shape, space, seed, *span) for span in _spans(identities, workers * 8)
             ]
             for job in jobs:
                 job.result()
@@ -140,8 +137,7 @@ def load_scenes(cache: Path, seed: int, scenes: int, workers: int) -> DetectorSc
         np.lib.format.open_memmap(part / "scenes_truth.npy", mode="w+", dtype=np.float32, shape=rows).flush()
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             jobs = [
-                pool.submit(_fill_scenes, part, SeedSpace.TRAINING, seed, *span)
-                for span in _spans(scenes, workers * 8)
+                pool.submit(_fill_scenes, part, SeedSpace.TRAINING, seed, *span) for span in _spans(scenes, workers * 8)
             ]
             for job in jobs:
                 job.result()

@@ -65,10 +65,21 @@ def resolve_photos(folder: Path) -> str:
 
 
 def plan_migrate(env: Mapping[str, str], *, after: tuple[str, ...]) -> ProcessSpec:
-    """The step that brings tables and collections to this version; it alone may create collections."""
+    """The step that brings the tables to this version."""
     return ProcessSpec(
         name="migrate",
         argv=(sys.executable, "-P", "-m", "shared.migrate"),
+        env=dict(env),
+        ready=Completes(),
+        after=after,
+    )
+
+
+def plan_prepare(env: Mapping[str, str], *, after: tuple[str, ...]) -> ProcessSpec:
+    """The step that makes the collections of the model pack; it alone may create any."""
+    return ProcessSpec(
+        name="prepare",
+        argv=(sys.executable, "-P", "-m", "services.detection.prepare"),
         env={**env, "KITH_QDRANT_ALLOW_DESTRUCTIVE": "true"},
         ready=Completes(),
         after=after,

@@ -25,7 +25,7 @@ from deploy.local.plan import Plan, ProcessSpec, RestartPolicy
 from deploy.local.ports import FREE_RANGE, StackPorts, address, check_ports_free, find_free_base
 from deploy.local.postgres import database_dsn, plan_postgres
 from deploy.local.process import TAIL_LINES
-from deploy.local.services import ROOT, build_environment, plan_migrate, plan_services
+from deploy.local.services import ROOT, build_environment, plan_migrate, plan_prepare, plan_services
 from deploy.local.stopping import stop_stack
 from deploy.local.supervisor import StackState
 from deploy.local.valkey import plan_valkey, redis_url
@@ -173,13 +173,14 @@ def plan_stack(options: StackOptions, directory: StackDirectory, ports: StackPor
         environ, directory=directory, ports=ports, pack=options.pack, photos=options.photos, stores=variables
     )
     migrate = plan_migrate(env, after=tuple(store.name for store in stores))
-    services = plan_services(env, environ, ports=ports, after=(migrate.name,))
+    prepare = plan_prepare(env, after=(migrate.name,))
+    services = plan_services(env, environ, ports=ports, after=(prepare.name,))
 
     def collect(use: str) -> dict[str, str]:
         return {spec.name: address(p.number) for spec in services for p in spec.ports if p.use == use}
 
     return Plan(
-        processes=(*stores, migrate, *services),
+        processes=(*stores, migrate, prepare, *services),
         port_base=ports.base,
         env=env,
         addresses=collect("rpc"),

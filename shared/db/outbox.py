@@ -10,10 +10,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from shared.clock import Clock
@@ -21,6 +20,9 @@ from shared.db.engine import Transaction
 from shared.db.notify import Channel, notify
 from shared.db.tables_detection import face_embeddings
 from shared.db.tables_shared import vector_outbox, vector_versions
+
+
+_KEY = (vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
 
 
 class PointKind(StrEnum):
@@ -99,7 +101,7 @@ async def claim_points(tx: Transaction, clock: Clock, limit: int, lease: timedel
     claims = [Claim(PointKind(row.kind), row.point_id, row.model_version, row.library_id, version) for row in free]
     await tx.execute(
         update(vector_outbox)
-        .where(_KEY.in_([_key(claim) for claim in claims]))
+        .where(tuple_(*_KEY).in_([_key(claim) for claim in claims]))
         .values(claimed_until=now + lease, claim_version=version, dirty=False)
     )
     return claims
@@ -117,13 +119,13 @@ async def settle_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim]) 
     gone = await tx.rows(
         delete(vector_outbox)
         .where(ours, vector_outbox.c.dirty.is_(False))
-        .returning(vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
+        .returning(*_KEY)
     )
     back = await tx.rows(
         update(vector_outbox)
         .where(ours)
         .values(claimed_until=None, claim_version=None)
-        .returning(vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
+        .returning(*_KEY)
     )
     settled = {(row.kind, row.point_id, row.model_version) for row in (*gone, *back)}
     taken = [claim for claim in claims if _key(claim) not in settled]
@@ -154,14 +156,11 @@ async def release_claims(tx: Transaction, claims: Sequence[Claim]) -> None:
 
 async def count_waiting(tx: Transaction, library_id: str | None = None) -> tuple[int, datetime | None]:
     """How many points wait, and since when the oldest."""
-    statement = select(func.count(), func.min(vector_outbox.c.queued_at))
+    statement = select(func.count().label("waiting"), func.min(vector_outbox.c.queued_at).label("oldest"))
     if library_id is not None:
         statement = statement.where(vector_outbox.c.library_id == library_id)
     row = (await tx.rows(statement))[0]
-    return row[0], row[1]
-
-
-_KEY: ColumnElement[Any] = tuple_(vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
+    return row.waiting, row.oldest
 
 
 def _key(claim: Claim) -> tuple[str, UUID, str]:

@@ -35,9 +35,7 @@ class Agreement:
 
 
 def measure_agreement(truth: Labels, labels: Labels) -> Agreement:
-    """Compare ``labels`` (N,) with ``truth`` (N,). O(N log N). Raises ``ValueError`` for unequal or no
-    faces.
-    """
+    """Compare ``labels`` (N,) with ``truth`` (N,). O(N log N). Raises ``ValueError`` for unequal or no faces."""
     if truth.shape != labels.shape or truth.ndim != 1 or len(truth) == 0:
         raise ValueError("truth and labels must be two equally long rows of at least one face")
     true_groups, found_groups = separate_noise(truth), separate_noise(labels)

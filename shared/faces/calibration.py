@@ -86,9 +86,7 @@ class Calibration:
         moved = float(self._adjust(margins, np.array([support]))[0])
         return (math.log(probability / (1.0 - probability)) - self.intercept - moved) / self.slope
 
-    def _adjust(
-        self, margins: npt.NDArray[np.floating] | None, supports: npt.NDArray[np.integer] | None
-    ) -> Floats:
+    def _adjust(self, margins: npt.NDArray[np.floating] | None, supports: npt.NDArray[np.integer] | None) -> Floats:
         moved = np.zeros(1)
         if margins is not None:
             lead = np.asarray(margins, dtype=np.float64) - self.neutral_margin

@@ -92,8 +92,7 @@ def _sum_groups(
 
 
 def hash_members(members: Iterable[tuple[str, int]]) -> str:
-    """SHA-256 (hex) over the sorted (face id, version) pairs: equal hash, same members, so the centroid is
-    not stale.
+    """SHA-256 (hex) over the sorted (face id, version) pairs: equal hash, same members, so the centroid is not stale.
 
     The version is that of whatever makes the face count, its assignment for a person's centroid; an order of
     rows or a repeated pair changes nothing.

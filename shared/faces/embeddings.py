@@ -55,9 +55,7 @@ def encode_embedding(vector: npt.ArrayLike) -> bytes:
 
 
 def decode_embedding(data: bytes, dimension: int | None = None) -> Vectors:
-    """Stored bytes to a unit vector (D,). Raises :class:`InvalidEmbedding`, also if D is not
-    ``dimension``.
-    """
+    """Stored bytes to a unit vector (D,). Raises :class:`InvalidEmbedding`, also if D is not ``dimension``."""
     if len(data) == 0 or len(data) % STORED.itemsize:
         raise InvalidEmbedding(f"{len(data)} bytes are not float16 numbers")
     found = len(data) // STORED.itemsize

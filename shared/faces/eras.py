@@ -35,9 +35,7 @@ class DatePrecision(StrEnum):
 
 ERA_ORDER: Final = tuple(Era)
 LAST_AGE: Final = (3, 12, 19, 35, 55)
-"""The last full year of each era but the last: infant 0-3, child 4-12, teen 13-19, young adult 20-35, adult
-36-55.
-"""
+"""The last full year of each era but the last: infant 0-3, child 4-12, teen 13-19, young adult 20-35, adult 36-55."""
 
 SAME_ERA: Final = 1.0
 ADJACENT_ERA: Final = 0.9
@@ -69,9 +67,7 @@ class PartialDate:
 
 
 def count_years(born: date, on: date) -> int:
-    """Full years of age on a day; negative before birth. Somebody born on 29 February turns older on 1
-    March.
-    """
+    """Full years of age on a day; negative before birth. Somebody born on 29 February turns older on 1 March."""
     return on.year - born.year - ((on.month, on.day) < (born.month, born.day))
 
 
@@ -88,9 +84,7 @@ def is_before_birth(born: PartialDate | None, captured: PartialDate | None) -> b
 
 
 def find_era(born: PartialDate | None, captured: PartialDate | None) -> Era | None:
-    """The era of a person in a photo, or ``None`` where a date is missing, too imprecise to tell, or before
-    birth.
-    """
+    """The era of a person in a photo, or ``None`` where a date is missing, too imprecise to tell, or before birth."""
     if born is None or captured is None or captured.latest < born.earliest:
         return None
     youngest = max(0, count_years(born.latest, captured.earliest))
@@ -100,8 +94,7 @@ def find_era(born: PartialDate | None, captured: PartialDate | None) -> Era | No
 
 
 def score_eras(left: Era | None, right: Era | None) -> float:
-    """Factor 0..1 for comparing faces of two eras: same 1.0, adjacent 0.9, then 0.15 less for each era
-    between.
+    """Factor 0..1 for comparing faces of two eras: same 1.0, adjacent 0.9, then 0.15 less for each era between.
 
     An unknown era is neutral: 1.0.
     """

@@ -18,9 +18,7 @@ import numpy.typing as npt
 from shared.faces.embeddings import Vectors
 
 NO_RIVAL_SCORE: Final = 0.0
-"""What a person is compared with where there is no other, or only opposite ones: strangers have cosine 0 on
-average.
-"""
+"""What a person is compared with where there is no other, or only opposite ones: strangers have cosine 0 on average."""
 
 _BLOCK_NUMBERS: Final = 4_000_000
 
@@ -97,9 +95,7 @@ def score_persons(candidates: Vectors, references: References, floor: float) -> 
         rows = slice(start, start + step)
         cosines = candidates[rows] @ vectors.T
         scores[rows, present] = np.maximum.reduceat(cosines, firsts, axis=1)
-        support[rows, present] = np.add.reduceat(
-            (cosines >= floor) & exemplars, firsts, axis=1, dtype=np.int32
-        )
+        support[rows, present] = np.add.reduceat((cosines >= floor) & exemplars, firsts, axis=1, dtype=np.int32)
     return PersonScores(scores, support)
 
 
@@ -116,9 +112,7 @@ def match_persons(
     best = np.argmax(table.scores, axis=1)
     matches: list[Match | None] = [None] * len(candidates)
     for row in np.flatnonzero(table.scores[np.arange(len(candidates)), best] >= floor):
-        matches[row] = explain_match(
-            candidates, references, table, int(row), int(best[row]), floor, exemplars_shown
-        )
+        matches[row] = explain_match(candidates, references, table, int(row), int(best[row]), floor, exemplars_shown)
     return tuple(matches)
 
 
@@ -135,9 +129,7 @@ def match_one_person(
     own = table.scores[:, person]
     rows = np.flatnonzero(own >= floor)
     rows = rows[np.argsort(-own[rows], kind="stable")]
-    return tuple(
-        explain_match(candidates, references, table, int(row), person, floor, exemplars_shown) for row in rows
-    )
+    return tuple(explain_match(candidates, references, table, int(row), person, floor, exemplars_shown) for row in rows)
 
 
 def explain_match(
@@ -149,9 +141,7 @@ def explain_match(
     floor: float,
     exemplars_shown: int = 3,
 ) -> Match:
-    """All there is to say about one pair of ``table``, which must come from the same candidates and
-    references.
-    """
+    """All there is to say about one pair of ``table``, which must come from the same candidates and references."""
     scores = table.scores[candidate]
     score = float(scores[person])
     runner_up, rival = _find_runner_up(scores, person)

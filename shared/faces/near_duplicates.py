@@ -47,9 +47,7 @@ class FaceKey(NamedTuple):
     place: int
 
 
-def group_photos(
-    photos: Sequence[PhotoStamp], *, max_bits: int = 5, max_seconds: float = 10.0
-) -> dict[str, str]:
+def group_photos(photos: Sequence[PhotoStamp], *, max_bits: int = 5, max_seconds: float = 10.0) -> dict[str, str]:
     """Map every asset id to the id of the photo that leads its group (itself if nothing is near).
 
     Near: at most ``max_bits`` bits and ``max_seconds`` from the leader. Without a capture time only an equal
@@ -58,11 +56,7 @@ def group_photos(
     """
     leaders: dict[str, str] = {}
     timed = sorted(
-        (
-            (p.captured_at, p.asset_id, p.dhash)
-            for p in photos
-            if p.captured_at is not None and p.dhash is not None
-        ),
+        ((p.captured_at, p.asset_id, p.dhash) for p in photos if p.captured_at is not None and p.dhash is not None),
         key=lambda item: item[:2],
     )
     recent: list[tuple[datetime, str, int]] = []
@@ -83,9 +77,7 @@ def group_photos(
     return leaders
 
 
-def key_faces(
-    faces: Sequence[FacePlace], leaders: dict[str, str], *, min_iou: float = 0.3
-) -> dict[str, FaceKey]:
+def key_faces(faces: Sequence[FacePlace], leaders: dict[str, str], *, min_iou: float = 0.3) -> dict[str, FaceKey]:
     """Map every face id to its key, given :func:`group_photos` (an asset missing there leads itself).
 
     Places are compared as shares of the photo's width and height, so a resized copy still matches. Photo by
@@ -94,9 +86,7 @@ def key_faces(
     """
     photos: dict[str, dict[str, list[FacePlace]]] = {}
     for face in faces:
-        photos.setdefault(leaders.get(face.asset_id, face.asset_id), {}).setdefault(face.asset_id, []).append(
-            face
-        )
+        photos.setdefault(leaders.get(face.asset_id, face.asset_id), {}).setdefault(face.asset_id, []).append(face)
     keys: dict[str, FaceKey] = {}
     for group, members in photos.items():
         places = np.empty((0, 4))

@@ -30,9 +30,7 @@ _BLOCK_ROWS: Final = 1024
 
 
 class PrototypeRole(StrEnum):
-    """Why a face is a prototype: the best of all, the best of an era, one more example, or better than
-    nothing.
-    """
+    """Why a face is a prototype: the best of all, the best of an era, one more example, or better than nothing."""
 
     PRIMARY = "PRIMARY"
     TEMPORAL = "TEMPORAL"
@@ -77,8 +75,7 @@ class ChosenPrototype:
 def choose_prototypes(
     candidates: Sequence[PrototypeCandidate], vectors: Vectors, rules: PrototypeRules | None = None
 ) -> tuple[ChosenPrototype, ...]:
-    """Choose among a person's faces; ``vectors`` (N, D) are the unit embeddings of ``candidates`` in the same
-    order.
+    """Choose among a person's faces; ``vectors`` (N, D) are the unit embeddings of ``candidates`` in the same order.
 
     The order of the answer is: pins, primary, temporal, fallback, exemplars as they were added. Pins are kept
     even where they break a limit, and count towards it. Raises ``ValueError`` if the two differ in length.
@@ -97,8 +94,7 @@ def choose_prototypes(
 
 
 def measure_support(vectors: Vectors) -> npt.NDArray[np.float64]:
-    """Cosine (N,) of each unit vector (N, D) to the third most alike other one, or the least alike of fewer,
-    0.05..1.
+    """Cosine (N,) of each unit vector (N, D) to the third most alike other one, or the least alike of fewer, 0.05..1.
 
     A face that is the only one supports itself (1). O(N^2 * D) time, in blocks.
     """
@@ -118,9 +114,7 @@ def measure_support(vectors: Vectors) -> npt.NDArray[np.float64]:
 class _Selection:
     """The state of one greedy pass."""
 
-    def __init__(
-        self, candidates: Sequence[PrototypeCandidate], vectors: Vectors, rules: PrototypeRules
-    ) -> None:
+    def __init__(self, candidates: Sequence[PrototypeCandidate], vectors: Vectors, rules: PrototypeRules) -> None:
         self.candidates = candidates
         self.vectors = vectors
         self.rules = rules
@@ -132,9 +126,7 @@ class _Selection:
         self.free = np.ones(len(candidates), dtype=np.bool_)
         self.distance = np.ones(len(candidates), dtype=np.float64)
         # Rows in the order of their ids: the first maximum along it is the smallest id among equals.
-        self.by_id = np.array(
-            sorted(range(len(candidates)), key=lambda i: candidates[i].face_id), dtype=np.int64
-        )
+        self.by_id = np.array(sorted(range(len(candidates)), key=lambda i: candidates[i].face_id), dtype=np.int64)
         self.eras = np.array([-1 if c.era is None else ERA_ORDER.index(c.era) for c in candidates])
         self.assets = np.unique([c.asset_id for c in candidates], return_inverse=True)[1]
         keys = [c.near_duplicate_key for c in candidates]
@@ -152,9 +144,7 @@ class _Selection:
             self._take_best(self.free & self.good, self.worth * self.central, PrototypeRole.PRIMARY)
 
     def add_best_per_era(self) -> None:
-        """One per known era: the best good face, or, where the era has none, the best there is as a
-        fallback.
-        """
+        """One per known era: the best good face, or, where the era has none, the best there is as a fallback."""
         for era in range(len(ERA_ORDER)):
             inside = self.eras == era
             if any(c.era is ERA_ORDER[era] for c in self.chosen):
@@ -163,9 +153,7 @@ class _Selection:
                 self._take_best(self.free & inside, self.worth, PrototypeRole.FALLBACK)
 
     def add_fallback(self) -> None:
-        """A person must be findable: with nothing else chosen, the best of the faces below the quality
-        floor.
-        """
+        """A person must be findable: with nothing else chosen, the best of the faces below the quality floor."""
         if not self.chosen:
             self._take_best(self.free, self.worth, PrototypeRole.FALLBACK)
 

@@ -52,26 +52,7 @@ class PhotoReader:
         return await loop.run_in_executor(self._executor, self._read_uri, uri)
 
     def _read_uri(self, uri: str) -> bytes:
-        try:
-            parts = urlsplit(uri)
-        except ValueError:
-            _refuse_uri(uri, "it is not a uri", self._settings)
-        if parts.scheme != "file":
-            _refuse_uri(uri, f"scheme '{parts.scheme}' is not among the allowed ones", self._settings)
-        if parts.netloc not in ("", "localhost"):
-            _refuse_uri(uri, f"a file uri names no other host, '{parts.netloc}'", self._settings)
-        return self._read_file(uri, unquote(parts.path))
-
-    def _read_file(self, uri: str, path: str) -> bytes:
-        if "\x00" in path or not path.startswith("/"):
-            _refuse_uri(uri, "its path is not absolute", self._settings)
-        try:
-            resolved = Path(path).resolve()
-            roots = [root.expanduser().resolve() for root in self._settings.file_roots]
-        except (OSError, RuntimeError) as error:
-            raise _uri_unreadable(uri, "its path cannot be followed") from error
-        if not any(resolved.is_relative_to(root) for root in roots):
-            _refuse_uri(uri, "it is not below an allowed folder", self._settings)
+        resolved = resolve_uri(uri, self._settings)
         limit = self._settings.max_bytes
         try:
             # NOFOLLOW: the resolved path has no link left, one that appears now was put there since.
@@ -87,6 +68,32 @@ class PhotoReader:
             raise _uri_unreadable(uri, os.strerror(error.errno) if error.errno else "read error") from error
         _refuse_bytes(len(data), limit)
         return data
+
+
+def resolve_uri(uri: str, settings: ImageSettings) -> Path:
+    """The file a uri names, every symbolic link followed, if it may be read; whether it is there is not asked.
+
+    Looks at the file system, so it blocks. Raises as :meth:`PhotoReader.read`.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        _refuse_uri(uri, "it is not a uri", settings)
+    if parts.scheme != "file":
+        _refuse_uri(uri, f"scheme '{parts.scheme}' is not among the allowed ones", settings)
+    if parts.netloc not in ("", "localhost"):
+        _refuse_uri(uri, f"a file uri names no other host, '{parts.netloc}'", settings)
+    path = unquote(parts.path)
+    if "\x00" in path or not path.startswith("/"):
+        _refuse_uri(uri, "its path is not absolute", settings)
+    try:
+        resolved = Path(path).resolve()
+        roots = [root.expanduser().resolve() for root in settings.file_roots]
+    except (OSError, RuntimeError) as error:
+        raise _uri_unreadable(uri, "its path cannot be followed") from error
+    if not any(resolved.is_relative_to(root) for root in roots):
+        _refuse_uri(uri, "it is not below an allowed folder", settings)
+    return resolved
 
 
 def _refuse_bytes(size: int, limit: int) -> None:

@@ -43,7 +43,10 @@ class ItemFailure:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to start: its kind, what it is about, and one spec per slice (at least one)."""
+    """A job to start: its kind, what it is about, and one spec per slice (at least one).
+
+    ``job_id`` only if something had to name the job before it is stored; otherwise one is made.
+    """
 
     library_id: str
     kind: str
@@ -52,6 +55,7 @@ class NewJob:
     created_by: str
     spec: Json = field(default_factory=dict)
     total: int = 0
+    job_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ async def create_job(tx: Transaction, new: NewJob, ids: IdFactory, clock: Clock)
     """Store a job with its slices; workers hear of it on commit."""
     if not new.slices:
         raise ValueError("a job needs at least one slice")
-    job_id = ids.new_uuid()
+    job_id = new.job_id or ids.new_uuid()
     row = {
         "job_id": job_id,
         "library_id": new.library_id,

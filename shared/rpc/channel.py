@@ -7,6 +7,9 @@
 - Deadlines: the time left of the call being served, less 5 % for the way back; else ``default_deadline_s`` for calls with
   one answer; streams have none of their own.
 - Metadata: ``x-request-id``, ``traceparent`` and, if configured, the service token.
+
+A limit of grpc.aio itself: when a server refuses a client stream while the client writes to it, the client may see INTERNAL
+("Internal error from Core") instead of the status that was sent (https://github.com/grpc/grpc/issues/36066).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ Probe = Callable[[], Awaitable[None]]
 """Returns when the thing is ready, raises when it is not."""
 
 OVERALL: Final = ""
+LIVENESS: Final = "liveness"
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -72,7 +73,12 @@ class Readiness:
         self._probes[name] = probe
 
     async def start(self) -> None:
-        """Show NOT_SERVING and begin to check."""
+        """Show NOT_SERVING and begin to check.
+
+        The service ``liveness`` is SERVING from here to the end: what answers is alive, ready or not, and a store that is
+        away is no reason to be restarted.
+        """
+        await self.servicer.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._show(serving=False)
         self._loop = asyncio.create_task(self._check_forever(), name="readiness")
 
@@ -109,7 +115,7 @@ class Readiness:
         try:
             async with asyncio.timeout(self._probe_timeout_s):
                 await probe()
-        except Exception as error:  # noqa: BLE001 - whatever a probe raises means: not ready
+        except Exception as error:
             return f"{type(error).__name__}: {error}"
         return None
 
@@ -151,7 +157,7 @@ class HealthServer:
         """The bound port, once started."""
 
     async def start(self) -> None:
-        """Listen and begin to check; a second call does nothing. Raises :class:`AddressTaken`."""
+        """Listen and begin to check; a second call does nothing. Raises :class:`AddressTakenError`."""
         if self._server is not None:
             return
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))

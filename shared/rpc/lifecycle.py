@@ -117,14 +117,14 @@ class _Process:
             async with AsyncExitStack() as stack:
                 try:
                     running = await self._start(self._settings, stack)
-                except Exception as error:  # noqa: BLE001 - reported, and the exit code says so
+                except Exception as error:
                     self._report_failure("could not start", error)
                     return 1
                 self._starting = None
                 log.info("started")
                 failed = await self._until_stopped(running)
                 await running.drain()
-        except Exception as error:  # noqa: BLE001 - reported, and the exit code says so
+        except Exception as error:
             self._report_failure("could not stop cleanly", error)
             return 1
         log.info("stopped")

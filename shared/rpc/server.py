@@ -111,7 +111,7 @@ class RpcServer:
         await self._health.start()
 
     async def start(self) -> None:
-        """Listen on both ports. Raises :class:`AddressTaken`."""
+        """Listen on both ports. Raises :class:`AddressTakenError`."""
         health_pb2_grpc.add_HealthServicer_to_server(self.readiness.servicer, self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

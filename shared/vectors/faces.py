@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import numpy as np
@@ -15,7 +16,9 @@ from shared.vectors.collections import Collections
 
 @dataclass(frozen=True, slots=True)
 class FaceFilter:
-    """Which faces may be found. ``excluded`` faces are left out by id."""
+    """Which faces may be found. ``excluded`` faces are left out by id; with ``captured_from`` so are photos known to be
+    older.
+    """
 
     library_id: str
     unassigned: bool = False
@@ -23,6 +26,7 @@ class FaceFilter:
     min_quality: float = 0.0
     states: tuple[str, ...] = ("ACTIVE",)
     excluded: tuple[UUID, ...] = ()
+    captured_from: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +49,20 @@ class FaceIndex:
         self,
         model_version: str,
         vectors: NDArray[np.float32],
-        where: FaceFilter,
+        where: FaceFilter | Sequence[FaceFilter],
         limit: int,
         min_cosine: float,
     ) -> list[list[FaceHit]]:
         """The ``limit`` nearest faces of each query, best first, in one call.
 
-        ``vectors``: float32, (queries, dimension), unit length. Answers one list per query.
+        ``vectors``: float32, (queries, dimension), unit length; ``where`` is one filter for all, or one for each.
+        Answers one list per query.
         """
         if not len(vectors):
             return []
-        condition = _filter(where)
+        conditions = (
+            [_filter(where)] * len(vectors) if isinstance(where, FaceFilter) else [_filter(each) for each in where]
+        )
         answers = await self._client.query_batch_points(
             self._collections.faces(model_version),
             [
@@ -66,7 +73,7 @@ class FaceIndex:
                     score_threshold=min_cosine,
                     with_payload=["asset_id"],
                 )
-                for vector in vectors
+                for vector, condition in zip(vectors, conditions, strict=True)
             ],
         )
         return [
@@ -88,6 +95,10 @@ def _filter(where: FaceFilter) -> models.Filter:
         must.append(matches("person_id", str(where.person_id)))
     if where.min_quality > 0:
         must.append(models.FieldCondition(key="quality", range=models.Range(gte=where.min_quality)))
+    if where.captured_from is not None:
+        later = models.FieldCondition(key="captured_at", range=models.DatetimeRange(gte=where.captured_from))
+        unknown = models.IsEmptyCondition(is_empty=models.PayloadField(key="captured_at"))
+        must.append(models.Filter(should=[later, unknown]))
     must_not: list[models.Condition] = []
     if where.excluded:
         must_not.append(models.HasIdCondition(has_id=[str(face_id) for face_id in where.excluded]))

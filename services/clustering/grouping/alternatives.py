@@ -1,5 +1,4 @@
-"""DBSCAN and agglomerative clustering over the neighbour graph, for sets too large for scikit-learn's O(N^2)
-versions.
+"""DBSCAN and agglomerative clustering over the neighbour graph, for sets too large for scikit-learn's O(N^2) versions.
 
 Limits. DBSCAN: a face with more than k neighbours within the radius links only the nearest k; whether it is a
 core face is exact as long as ``min_samples`` <= k. Agglomerative: centroid linkage instead of average linkage

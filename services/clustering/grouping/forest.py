@@ -39,8 +39,7 @@ def form_groups(
     min_samples: int,
     roots_are_groups: bool = True,
 ) -> Ints:
-    """Group the rows flagged in ``seeds`` (N,) over edges above ``link_floor``; (N,) int32 labels 0..K-1, -1
-    for noise.
+    """Group the rows flagged in ``seeds`` (N,) over edges above ``link_floor``; (N,) int32 labels 0..K-1, -1 for noise.
 
     A row with fewer than ``min_samples`` seed neighbours has its core distance at the floor instead of
     nowhere, so the edge of a photo session is not noise for want of neighbours.
@@ -79,9 +78,7 @@ def compact_labels(labels: npt.NDArray[np.integer]) -> Ints:
 
 
 @compiled
-def find_cores(
-    neighbours: Ints, similarities: Floats, seeds: Flags, min_samples: int, floor: np.float32
-) -> Floats:
+def find_cores(neighbours: Ints, similarities: Floats, seeds: Flags, min_samples: int, floor: np.float32) -> Floats:
     """The cosine to the ``min_samples``-th seed neighbour of each row, at least ``floor``."""
     count, k = neighbours.shape
     cores = np.full(count, floor, np.float32)
@@ -147,9 +144,7 @@ def collect_edges(
 
 
 @compiled
-def span_forest(
-    count: int, ends: Ints, reach: Floats, order: npt.NDArray[np.int64]
-) -> tuple[Ints, Ints, Floats, Ints]:
+def span_forest(count: int, ends: Ints, reach: Floats, order: npt.NDArray[np.int64]) -> tuple[Ints, Ints, Floats, Ints]:
     """Kruskal. Merge m makes node ``count + m`` of ``left[m]`` and ``right[m]`` at cosine ``joined[m]``;
     sizes of all nodes.
     """

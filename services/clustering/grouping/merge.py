@@ -1,5 +1,4 @@
-"""Merging groups whose centroids agree: hierarchical clustering with centroid linkage over the pairs worth a
-look.
+"""Merging groups whose centroids agree: hierarchical clustering with centroid linkage over the pairs worth a look.
 
 Pairs come off a heap, the most alike first. Each is compared anew with the centroids as they are by then, and
 goes back if it has become less alike than the next one. Groups that share photos are not merged: two faces of
@@ -45,9 +44,7 @@ class Merged:
     vetoed: int
 
 
-def merge_groups(
-    vectors: Vectors, labels: Ints, assets: Longs, *, threshold: float, veto_share: float
-) -> Merged:
+def merge_groups(vectors: Vectors, labels: Ints, assets: Longs, *, threshold: float, veto_share: float) -> Merged:
     """Merge groups of unit vectors (N, D) whose centroids' cosine is above ``threshold``.
 
     ``assets`` (N,) are 0..A-1. A pair is vetoed if the photos both groups appear in are more than
@@ -91,9 +88,7 @@ def sum_groups(vectors: Vectors, labels: Ints) -> Floats:
 
 
 def find_pairs(sums: Floats, least: float) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """Pairs (P, 2) of groups, smaller first, whose centroids' cosine is at least ``least``, and the cosines
-    (P,).
-    """
+    """Pairs (P, 2) of groups, smaller first, whose centroids' cosine is at least ``least``, and the cosines (P,)."""
     units = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     pairs: list[Ints] = [np.empty((0, 2), dtype=np.int32)]
     cosines: list[Floats] = [np.empty(0, dtype=np.float32)]

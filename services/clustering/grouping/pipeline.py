@@ -81,9 +81,7 @@ def group_faces(request: GroupingRequest, report: Report, cancelled: Cancelled) 
             margin=thresholds.attach_margin,
         )
     with run.phase(Phase.MERGE):
-        last = merge_groups(
-            vectors, attached, assets, threshold=thresholds.merge, veto_share=sizes.veto_share
-        )
+        last = merge_groups(vectors, attached, assets, threshold=thresholds.merge, veto_share=sizes.veto_share)
     with run.phase(Phase.MEASURE):
         labels = order_by_size(last.labels)
         groups = int(labels.max(initial=-1)) + 1
@@ -186,10 +184,7 @@ def _check_request(request: GroupingRequest) -> None:
         raise InvalidRequest(f"vectors must be (N, D), not {vectors.shape}", field="vectors")
     if request.assets.shape != (len(vectors),) or request.quality.shape != (len(vectors),):
         raise InvalidRequest("every vector needs one asset and one quality", field="assets")
-    if (
-        min(sizes.neighbours, sizes.block_rows, sizes.threads, sizes.min_samples) < 1
-        or sizes.min_cluster_size < 2
-    ):
+    if min(sizes.neighbours, sizes.block_rows, sizes.threads, sizes.min_samples) < 1 or sizes.min_cluster_size < 2:
         raise InvalidRequest("sizes must be at least 1, min_cluster_size at least 2", field="sizes")
     squares = np.einsum("nd,nd->n", vectors, vectors)
     if not (np.abs(squares - 1.0) < _NORM_TOLERANCE).all():

@@ -2,15 +2,17 @@
 
 For N faces of D dimensions, k neighbours, T threads and blocks of B rows, in bytes:
 
-    vectors        N * D * 4            held for the whole run graph          N * k * 8            int32 row
-    and float32 cosine per neighbour blocks         T * B * B * 4        one product per thread forest N * k *
-    24 + N * 96  edges (ends, cosine, reach, sort order; at worst k per face) and trees groups         (N / m)
-    * D * 12     sums, centroids and one copy, at worst N / m groups of the least size m small set      n * D
-    * 8 + n^2 * 16 only if N <= small_set: the library's own copy and pair distances
+    vectors    N * D * 4               held for the whole run
+    graph      N * k * 8               int32 row and float32 cosine per neighbour
+    blocks     T * B * B * 4           one product per thread
+    forest     N * k * 24 + N * 96     edges (ends, cosine, reach, sort order; at worst k per face) and trees
+    groups     (N / m) * D * 12        sums, centroids and one copy; at worst N / m groups of the least size m
+    slices     2048 * D * 12 + 8 MiB   rows of a slice as float32 and float64, one block of centroid products
+    small set  N * D * 8 + N^2 * 16    only if N <= small_set: the library's own copy and pair distances
 
-Blocks, forest, groups with slices and the small set are never alive together; the largest counts. These are bounds: a collection with few
-links needs far less than ``forest``, one with few groups less than ``groups``. Agglomerative starts with a
-group per face, so m is 1 there.
+Blocks, forest, groups with slices, and small set are never alive together; the largest counts. These are bounds: a
+collection with few links needs far less than ``forest``, one with few groups less than ``groups``. Agglomerative starts
+with a group per face, so m is 1 there.
 """
 
 from __future__ import annotations
@@ -40,11 +42,7 @@ class MemoryPlan:
     @property
     def peak(self) -> int:
         """Bytes held at the worst moment."""
-        return (
-            self.vectors
-            + self.graph
-            + max(self.blocks, self.forest, self.groups + self.slices, self.small_set)
-        )
+        return self.vectors + self.graph + max(self.blocks, self.forest, self.groups + self.slices, self.small_set)
 
     @property
     def peak_mb(self) -> int:

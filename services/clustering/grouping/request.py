@@ -17,9 +17,7 @@ Labels = npt.NDArray[np.int32]
 
 
 class Algorithm(StrEnum):
-    """How the first groups are found; merge and attach follow alike. Limits of each are in
-    ``alternatives.py``.
-    """
+    """How the first groups are found; merge and attach follow alike. Limits of each are in ``alternatives.py``."""
 
     HDBSCAN = "HDBSCAN"
     DBSCAN = "DBSCAN"
@@ -27,7 +25,7 @@ class Algorithm(StrEnum):
 
 
 class Phase(StrEnum):
-    """What a grouping is doing, in this order; a small set goes from ``FORM`` on."""
+    """What a grouping is doing, in this order; ``MERGE`` comes again after ``ATTACH``."""
 
     NEIGHBOURS = "NEIGHBOURS"
     FORM = "FORM"

@@ -57,15 +57,11 @@ def form_small_dbscan(vectors: Vectors, seeds: Flags, *, radius: float, min_samp
     labels = np.full(len(vectors), NOISE, dtype=np.int32)
     if seeds.any():
         chord = float(np.sqrt(2.0 - 2.0 * radius))
-        labels[seeds] = DBSCAN(eps=chord, min_samples=min_samples, metric="euclidean").fit_predict(
-            vectors[seeds]
-        )
+        labels[seeds] = DBSCAN(eps=chord, min_samples=min_samples, metric="euclidean").fit_predict(vectors[seeds])
     return labels
 
 
-def form_small_agglomerative(
-    vectors: Vectors, seeds: Flags, *, threshold: float, min_cluster_size: int
-) -> Ints:
+def form_small_agglomerative(vectors: Vectors, seeds: Flags, *, threshold: float, min_cluster_size: int) -> Ints:
     """Labels (N,) by scikit-learn's average linkage: groups whose mean pair cosine is above ``threshold``."""
     labels = np.full(len(vectors), NOISE, dtype=np.int32)
     if int(seeds.sum()) >= 2:

@@ -43,9 +43,7 @@ def keep_cluster_ids(
     names = labels.tolist()
     old_sizes = Counter(old for old in old_ids if old is not None)
     new_sizes = Counter(name for name in names if name >= 0)
-    overlaps = Counter(
-        (name, old) for name, old in zip(names, old_ids, strict=True) if name >= 0 and old is not None
-    )
+    overlaps = Counter((name, old) for name, old in zip(names, old_ids, strict=True) if name >= 0 and old is not None)
     given: dict[int, str] = {}
     used: set[str] = set()
     for (group, old), shared in sorted(overlaps.items(), key=lambda item: (-item[1], item[0])):

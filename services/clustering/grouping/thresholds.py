@@ -43,9 +43,7 @@ class Thresholds:
     attach_margin: float
 
     def __post_init__(self) -> None:
-        if not all(
-            -1.0 <= value <= 1.0 for value in (self.knn_floor, self.link_floor, self.merge, self.attach)
-        ):
+        if not all(-1.0 <= value <= 1.0 for value in (self.knn_floor, self.link_floor, self.merge, self.attach)):
             raise ValueError("thresholds are cosines, -1..1")
         if self.attach_margin < 0:
             raise ValueError("the attach margin must not be negative")
@@ -62,17 +60,13 @@ class ThresholdOverrides:
     attach_margin: float | None = None
 
 
-ARCFACE_THRESHOLDS: Final = Thresholds(
-    knn_floor=0.2, link_floor=0.40, merge=0.55, attach=0.35, attach_margin=0.05
-)
+ARCFACE_THRESHOLDS: Final = Thresholds(knn_floor=0.2, link_floor=0.40, merge=0.55, attach=0.35, attach_margin=0.05)
 """For 512-d ArcFace models of the R50/R100 kind: the last resort for a small collection and a pack without
 thresholds.
 """
 
 
-def resolve_thresholds(
-    vectors: Vectors, pack: Thresholds | None, overrides: ThresholdOverrides
-) -> Thresholds:
+def resolve_thresholds(vectors: Vectors, pack: Thresholds | None, overrides: ThresholdOverrides) -> Thresholds:
     """Overrides first, then the pack's, then calibrated from ``vectors`` (N, D) if N >= 5000, else ArcFace's
     usual ones.
 

@@ -19,7 +19,7 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._in_flight = 0
-        self._draining = False
+        self._drain_began = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._watches: set[asyncio.Timeout] = set()
@@ -33,11 +33,11 @@ class Admission:
     @property
     def draining(self) -> bool:
         """Whether new calls are refused for good."""
-        return self._draining
+        return self._drain_began.is_set()
 
     def enter(self) -> None:
         """Take a place. Raises :class:`Overloaded`, or :class:`Unavailable` (DRAINING), if there is none."""
-        if self._draining:
+        if self.draining:
             raise _draining()
         if self._in_flight >= self._limit:
             raise Overloaded(
@@ -56,12 +56,16 @@ class Admission:
 
     def drain(self) -> None:
         """Refuse new calls from now on, and end the watches: they are resumable and would never end by themselves."""
-        self._draining = True
+        self._drain_began.set()
         _end(self._watches)
 
     def close(self) -> None:
         """End what health probes and tools still watch; the last thing before the port closes."""
         _end(self._probes)
+
+    async def wait_draining(self) -> None:
+        """Until new calls are refused. For two-way streams, which should end when they have answered what they took."""
+        await self._drain_began.wait()
 
     async def wait_idle(self) -> None:
         """Until no call is in flight."""

@@ -66,7 +66,7 @@ class ErrorsInterceptor(CallInterceptor):
                 raise
             # Not this call was cancelled, but something it awaited; gRPC would never answer.
             await _refuse(call, error)
-        except Exception as error:  # noqa: BLE001 - the one place where it must not go further
+        except Exception as error:
             await _refuse(call, error)
 
 

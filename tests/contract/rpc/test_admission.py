@@ -96,8 +96,7 @@ async def test_drain_finishes_what_is_in_flight_and_refuses_what_is_new(launch: 
         async for reply in stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE)):
             if reply.status == NOT_SERVING:
                 break
-        while not running.server.admission.draining:
-            await asyncio.sleep(0)
+        await running.server.admission.wait_draining()
         assert await health_of(running.health_channel) == NOT_SERVING
         for via in Via:
             with pytest.raises(Unavailable) as caught:

@@ -173,9 +173,7 @@ async def test_each_call_is_one_line_and_is_counted(launch: Launch) -> None:
     running = await launch()
     with capture_logs() as lines:
         await running.client.ask(library_id="family")
-        await running.server.admission.wait_idle()
-        while not any(line["event"] == "call ended" for line in lines):
-            await asyncio.sleep(0)
+        await running.server.drain()
     (line,) = [line for line in lines if line["event"] == "call ended"]
     assert (line["method"], line["code"], line["log_level"]) == (
         "kith.echo.v1.EchoService/GetEcho",

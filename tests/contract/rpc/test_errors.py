@@ -252,10 +252,7 @@ async def test_a_method_not_built_yet_is_unimplemented_with_a_reason(launch: Lau
     running = await launch()
     call = running.client.call(method, EchoRequest())
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        if method.startswith("Get"):
-            await call
-        else:
-            await call.read()
+        await (call if method == "GetUnbuilt" else call.read())
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert detail(caught.value, error_details_pb2.ErrorInfo).reason == "NOT_IMPLEMENTED"
 
@@ -294,6 +291,8 @@ async def test_a_message_above_the_limit_is_resource_exhausted(launch: Launch, v
     running.servicer.act = act
     unlimited = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
     async with grpc.aio.insecure_channel(running.address, options=unlimited) as channel:
+        client = EchoClient(channel)
+        exceeding = client.provoke(via, large) if direction == "request" else client.send(via, "x")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await EchoClient(channel).provoke(via, large if direction == "request" else "x")
+            await exceeding
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

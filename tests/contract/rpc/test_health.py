@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from shared.config import RpcSettings
 from shared.rpc.health import HealthServer, Readiness
-from shared.rpc.listening import AddressTaken
+from shared.rpc.listening import AddressTakenError
 from shared.telemetry.metrics import Metrics
 
 from .conftest import Launch
@@ -133,7 +133,7 @@ async def test_a_worker_has_health_alone() -> None:
 async def test_a_taken_port_is_said_clearly(launch: Launch, which: str) -> None:
     running = await launch()
     port = getattr(running.server, which)
-    with pytest.raises(AddressTaken, match=rf"cannot listen on 127\.0\.0\.1:{port}"):
+    with pytest.raises(AddressTakenError, match=rf"cannot listen on 127\.0\.0\.1:{port}"):
         await launch(**{which: port})
 
 

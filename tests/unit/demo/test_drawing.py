@@ -48,7 +48,10 @@ def test_truth_lies_inside_the_photo_and_landmarks_inside_their_box(album: tuple
         assert 1 <= len(photo.faces) <= 6
         for face in photo.faces:
             x, y, width, height = face.box
-            assert x >= 0 and y >= 0 and x + width <= photo.width and y + height <= photo.height
+            assert x >= 0
+            assert y >= 0
+            assert x + width <= photo.width
+            assert y + height <= photo.height
             assert 30 <= height <= 330
             for mark_x, mark_y in face.landmarks:
                 assert x - 0.02 <= mark_x <= x + width + 0.02
@@ -61,7 +64,8 @@ def test_landmarks_come_in_insightface_order() -> None:
     for _ in range(20):
         patch = draw_face(person, draw_appearance(rng, person, 30, draw_light(rng), nuisance=0.5), 40)
         left_eye, right_eye, nose, left_mouth, right_mouth = patch.landmarks
-        assert left_eye[0] < right_eye[0] and left_mouth[0] < right_mouth[0]
+        assert left_eye[0] < right_eye[0]
+        assert left_mouth[0] < right_mouth[0]
         assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
@@ -70,10 +74,12 @@ def test_every_face_is_a_known_person_or_a_stranger_seen_once(album: tuple[Path,
     names = {person.name for person in truth.people}
     assert len(names) == len(truth.people)
     strangers = [face.stranger_id for photo in truth.photos for face in photo.faces if face.stranger_id]
-    assert strangers and len(strangers) == len(set(strangers))
+    assert strangers
+    assert len(strangers) == len(set(strangers))
     for photo in truth.photos:
         people = [face.person for face in photo.faces if face.person]
-        assert set(people) <= names and len(people) == len(set(people))
+        assert set(people) <= names
+        assert len(people) == len(set(people))
         assert all((face.person is None) != (face.stranger_id is None) for face in photo.faces)
 
 
@@ -90,9 +96,7 @@ def test_written_files_agree_with_the_truth(album: tuple[Path, AlbumTruth]) -> N
 
 def test_a_burst_repeats_the_scene_with_other_faces() -> None:
     sitters = [Sitter("a", draw_identity(SeedSpace.ALBUM, 3, 0), 30.0)]
-    first, same, later = (
-        draw_photo(np.random.default_rng(9), sitters, 640, 480, burst=burst) for burst in (0, 0, 1)
-    )
+    first, same, later = (draw_photo(np.random.default_rng(9), sitters, 640, 480, burst=burst) for burst in (0, 0, 1))
     assert np.array_equal(first.image, same.image)
     changed = (first.image.astype(int) - later.image).any(axis=2)
     assert 0 < changed.mean() < 0.5

@@ -29,9 +29,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AlbumTruth]:
     return folder, draw_album(41, people=6, photos=16, out=folder, workers=1)
 
 
-def test_face_analysis_loads_the_pack_as_it_loads_its_own(
-    album: tuple[Path, AlbumTruth], tmp_path: Path
-) -> None:
+def test_face_analysis_loads_the_pack_as_it_loads_its_own(album: tuple[Path, AlbumTruth], tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "kith_demo").symlink_to(PACK)
     app = FaceAnalysis(name="kith_demo", root=str(tmp_path), providers=["CPUExecutionProvider"])
@@ -47,7 +45,8 @@ def test_face_analysis_loads_the_pack_as_it_loads_its_own(
 def test_pack_finds_the_drawn_faces_and_tells_people_apart(album: tuple[Path, AlbumTruth]) -> None:
     faces = find_faces(PACK, *album)
     assert faces.drawn == sum(len(photo.faces) for photo in album[1].photos)
-    assert faces.recall >= 0.95 and faces.precision >= 0.95
+    assert faces.recall >= 0.95
+    assert faces.precision >= 0.95
     genuine, impostor = pair_scores(faces)
     assert np.median(genuine) > np.quantile(impostor, 0.99)
 
@@ -72,7 +71,8 @@ def test_detector_has_the_form_of_insightface_exports() -> None:
         while node.op_type != "Reshape":
             node = makers[node.input[0]]
         transpose = makers[node.input[0]]
-        assert transpose.op_type == "Transpose" and list(transpose.attribute[0].ints) == [2, 3, 0, 1]
+        assert transpose.op_type == "Transpose"
+        assert list(transpose.attribute[0].ints) == [2, 3, 0, 1]
 
 
 def test_recogniser_embeds_a_batch_as_it_embeds_one_by_one() -> None:
@@ -99,9 +99,8 @@ def test_pack_describes_itself() -> None:
     assert set(cosines) == {
         "knn_floor", "link_floor", "merge", "attach", "attach_margin", "suggest_floor", "assign_floor",
     }  # fmt: skip
-    assert (
-        cosines["knn_floor"] < cosines["link_floor"] and cosines["suggest_floor"] <= cosines["assign_floor"]
-    )
+    assert cosines["knn_floor"] < cosines["link_floor"]
+    assert cosines["suggest_floor"] <= cosines["assign_floor"]
     assert pack["calibration"]["slope"] > 0
     assert all((PACK / file).is_file() for file in pack["files"].values())
 

@@ -67,8 +67,6 @@ def test_an_impossible_target_is_refused(target: float) -> None:
         (20.0, -8.0, -1.0),
     ],
 )
-def test_a_curve_that_is_not_monotone_is_refused(
-    slope: float, intercept: float, margin_weight: float
-) -> None:
+def test_a_curve_that_is_not_monotone_is_refused(slope: float, intercept: float, margin_weight: float) -> None:
     with pytest.raises(ValueError, match="calibration"):
         Calibration(slope=slope, intercept=intercept, margin_weight=margin_weight)

@@ -23,9 +23,7 @@ def at_angle(degrees: float) -> np.ndarray:
 
 @pytest.fixture
 def references() -> References:
-    """Person 0: prototypes at 0 and 20 degrees and a centroid at 10; person 1: one at 60; person 2:
-    nothing.
-    """
+    """Person 0: prototypes at 0 and 20 degrees and a centroid at 10; person 1: one at 60; person 2: nothing."""
     nobody = np.empty((0, 2), dtype=np.float32)
     return stack_references(
         [
@@ -79,9 +77,7 @@ def test_blocks_equal_brute_force() -> None:
     random = np.random.default_rng(0)
     candidates = normalise(random.standard_normal((70, 8)))
     owners = random.integers(0, 6, 40)
-    references = References(
-        normalise(random.standard_normal((40, 8))), owners, random.random(40) < 0.7, persons=7
-    )
+    references = References(normalise(random.standard_normal((40, 8))), owners, random.random(40) < 0.7, persons=7)
     table = score_persons(candidates, references, floor=0.4)
     cosines = candidates @ references.vectors.T
     for person in range(7):

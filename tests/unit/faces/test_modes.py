@@ -8,9 +8,7 @@ from shared.faces.embeddings import normalise
 from shared.faces.modes import ModeRules, find_modes
 
 
-def faces_around(
-    centres: np.ndarray, counts: list[int], spread: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def faces_around(centres: np.ndarray, counts: list[int], spread: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     noise = normalise(random.standard_normal((len(labels), centres.shape[1])))

@@ -50,9 +50,7 @@ def test_unknown_time_needs_an_equal_hash_and_no_hash_is_near_nothing() -> None:
 
 
 def face(face_id: str, asset_id: str, x: float, y: float = 10, side: float = 20, scale: int = 1) -> FacePlace:
-    return FacePlace(
-        face_id, asset_id, (x * scale, y * scale, side * scale, side * scale), 100 * scale, 100 * scale
-    )
+    return FacePlace(face_id, asset_id, (x * scale, y * scale, side * scale, side * scale), 100 * scale, 100 * scale)
 
 
 def test_the_same_face_in_a_smaller_copy_has_the_same_key() -> None:
@@ -81,9 +79,7 @@ boxes = st.tuples(st.integers(0, 80), st.integers(0, 80), st.integers(1, 60))
 @given(st.lists(st.lists(boxes, min_size=1, max_size=5), min_size=1, max_size=5))
 def test_two_faces_of_one_photo_never_collapse(photos: list[list[tuple[int, int, int]]]) -> None:
     faces = [
-        face(f"f{p}.{i}", f"p{p}", x, y, side)
-        for p, row in enumerate(photos)
-        for i, (x, y, side) in enumerate(row)
+        face(f"f{p}.{i}", f"p{p}", x, y, side) for p, row in enumerate(photos) for i, (x, y, side) in enumerate(row)
     ]
     keys = key_faces(faces, {f"p{p}": "p0" for p in range(len(photos))})
     assert len(keys) == len(faces)

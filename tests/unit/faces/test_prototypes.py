@@ -125,9 +125,7 @@ def test_limits_hold_and_order_of_rows_does_not_matter(seed: int, count: int) ->
     assets = [faces[c.index].asset_id for c in free]
     assert len(assets) == len(set(assets))
     for era in Era:
-        assert sum(c.era is era for c in chosen) <= max(
-            2, sum(f.era is era and f.pinned is not None for f in faces)
-        )
+        assert sum(c.era is era for c in chosen) <= max(2, sum(f.era is era and f.pinned is not None for f in faces))
 
 
 def test_vectors_must_fit() -> None:

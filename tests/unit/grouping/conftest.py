@@ -26,9 +26,7 @@ def no_check(done: int, total: int) -> None:
 
 def link_all(vectors: np.ndarray, k: int, floor: float = -1.0) -> NeighbourGraph:
     """The k-NN graph with everything in it."""
-    return build_neighbour_graph(
-        vectors, k=k, floor=floor, block_rows=256, threads=2, between_blocks=no_check
-    )
+    return build_neighbour_graph(vectors, k=k, floor=floor, block_rows=256, threads=2, between_blocks=no_check)
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,7 @@ def test_equals_the_hdbscan_library_on_a_complete_graph(seed: int) -> None:
         min_samples=3,
         roots_are_groups=False,
     )
-    library = HDBSCAN(min_cluster_size=3, min_samples=3, metric="euclidean").fit_predict(
-        vectors.astype(np.float64)
-    )
+    library = HDBSCAN(min_cluster_size=3, min_samples=3, metric="euclidean").fit_predict(vectors.astype(np.float64))
     assert library.max() > 30
     assert adjusted_rand_score(separate_noise(library), separate_noise(ours)) >= 0.99
 

@@ -70,9 +70,7 @@ def test_merging_is_by_the_merged_centroid_not_by_a_chain() -> None:
     np.testing.assert_array_equal(merged.labels, [0] * 15 + [1] * 5)
 
 
-def attach(
-    vectors: np.ndarray, labels: list[int], assets: list[int], threshold: float, margin: float
-) -> list[int]:
+def attach(vectors: np.ndarray, labels: list[int], assets: list[int], threshold: float, margin: float) -> list[int]:
     graph = link_all(vectors, len(vectors) - 1)
     found = attach_faces(
         vectors,

@@ -18,9 +18,7 @@ def brute_force(vectors: np.ndarray, k: int, floor: float) -> tuple[np.ndarray, 
     np.fill_diagonal(cosines, -2)
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
     similarities = np.take_along_axis(cosines, order, axis=1)
-    return np.where(similarities > floor, order, -1), np.where(
-        similarities > floor, similarities, np.float32(floor)
-    )
+    return np.where(similarities > floor, order, -1), np.where(similarities > floor, similarities, np.float32(floor))
 
 
 @settings(max_examples=30, deadline=None)
@@ -34,15 +32,11 @@ def brute_force(vectors: np.ndarray, k: int, floor: float) -> tuple[np.ndarray, 
 def test_equals_brute_force(seed: int, count: int, k: int, block: int, floor: float) -> None:
     vectors = normalise(np.random.default_rng(seed).standard_normal((count, 6)))
     k = min(k, count - 1)
-    graph = build_neighbour_graph(
-        vectors, k=k, floor=floor, block_rows=block, threads=2, between_blocks=no_check
-    )
+    graph = build_neighbour_graph(vectors, k=k, floor=floor, block_rows=block, threads=2, between_blocks=no_check)
     neighbours, similarities = brute_force(vectors, k, floor)
     np.testing.assert_allclose(graph.similarities, similarities, atol=1e-6)
     found = np.take_along_axis(vectors @ vectors.T, np.maximum(graph.neighbours, 0), axis=1)
-    np.testing.assert_allclose(
-        np.where(graph.neighbours >= 0, found, np.float32(floor)), similarities, atol=1e-6
-    )
+    np.testing.assert_allclose(np.where(graph.neighbours >= 0, found, np.float32(floor)), similarities, atol=1e-6)
     np.testing.assert_array_equal(graph.neighbours < 0, neighbours < 0)
     assert not (graph.neighbours == np.arange(count)[:, None]).any()
 

@@ -52,9 +52,7 @@ def test_the_result_is_consistent(request_5k: GroupingRequest, result_5k: Groupi
     assert metrics.peak_bytes < 64 * 1024 * 1024
 
 
-def test_the_same_request_gives_the_same_groups(
-    request_5k: GroupingRequest, result_5k: GroupingResult
-) -> None:
+def test_the_same_request_gives_the_same_groups(request_5k: GroupingRequest, result_5k: GroupingResult) -> None:
     again = group_faces(replace(request_5k, sizes=GroupingSizes(threads=1)), ignore, never)
     np.testing.assert_array_equal(again.labels, result_5k.labels)
     np.testing.assert_array_equal(again.confidence, result_5k.confidence)
@@ -62,9 +60,7 @@ def test_the_same_request_gives_the_same_groups(
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 @pytest.mark.parametrize("small_set", [0, 2000])
-def test_every_algorithm_small_and_large(
-    faces_1k: GeneratedFaces, algorithm: Algorithm, small_set: int
-) -> None:
+def test_every_algorithm_small_and_large(faces_1k: GeneratedFaces, algorithm: Algorithm, small_set: int) -> None:
     request = GroupingRequest(
         faces_1k.vectors,
         np.arange(1000),
@@ -87,9 +83,7 @@ def test_a_single_person_is_one_group(small_set: int) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_very_few_faces(count: int, small_set: int) -> None:
     vectors = np.tile(np.array([[0.6, 0.8]], dtype=np.float32), (count, 1))
-    request = GroupingRequest(
-        vectors, np.arange(count), np.ones(count), sizes=GroupingSizes(small_set=small_set)
-    )
+    request = GroupingRequest(vectors, np.arange(count), np.ones(count), sizes=GroupingSizes(small_set=small_set))
     result = group_faces(request, ignore, never)
     assert result.labels.tolist() == ([0, 0, 0] if count == 3 else [-1] * count)
 
@@ -112,9 +106,7 @@ def test_twins_in_the_same_photos_stay_two_people() -> None:
     twins = normalise(np.stack([face, face]) + 0.7 * random.standard_normal((2, 64)))
     assert 0.6 < twins[0] @ twins[1] < 0.75
     vectors = normalise(np.repeat(twins, 20, axis=0) + 0.01 * random.standard_normal((40, 64)))
-    request = GroupingRequest(
-        vectors, np.tile(np.arange(20), 2), np.ones(40), sizes=GroupingSizes(small_set=0)
-    )
+    request = GroupingRequest(vectors, np.tile(np.arange(20), 2), np.ones(40), sizes=GroupingSizes(small_set=0))
     result = group_faces(request, ignore, never)
     assert result.labels.tolist() == [0] * 20 + [1] * 20
     assert result.metrics.vetoed == 1

@@ -49,7 +49,7 @@ def test_memory_grows_linearly_but_for_small_sets() -> None:
 @pytest.mark.parametrize("small_set", [0, 5000])
 def test_numpy_stays_within_the_plan(faces_5k: GeneratedFaces, algorithm: Algorithm, small_set: int) -> None:
     """Small blocks, so that the other parts show; what the libraries take in C is not seen here."""
-    count = 2000
+    count = 1000
     sizes = GroupingSizes(block_rows=128, small_set=small_set)
     request = GroupingRequest(
         faces_5k.vectors[:count], np.arange(count), faces_5k.quality[:count], algorithm=algorithm, sizes=sizes
@@ -72,9 +72,7 @@ def test_overrides_win_over_the_pack_and_the_pack_over_calibration(faces_5k: Gen
     assert resolve_thresholds(faces_5k.vectors, pack, ThresholdOverrides()) == pack
     mixed = resolve_thresholds(faces_5k.vectors, pack, ThresholdOverrides(merge=0.8, attach_margin=0.0))
     assert astuple(mixed) == (0.1, 0.5, 0.8, 0.4, 0.0)
-    assert resolve_thresholds(faces_5k.vectors, None, ThresholdOverrides()) == calibrate_thresholds(
-        faces_5k.vectors
-    )
+    assert resolve_thresholds(faces_5k.vectors, None, ThresholdOverrides()) == calibrate_thresholds(faces_5k.vectors)
     assert resolve_thresholds(faces_5k.vectors[:4999], None, ThresholdOverrides()) == ARCFACE_THRESHOLDS
 
 
@@ -92,9 +90,7 @@ def test_calibration_follows_the_strangers(faces_5k: GeneratedFaces) -> None:
     assert (strangers[different] > found.link_floor).mean() < 0.01
 
 
-@pytest.mark.parametrize(
-    "wrong", [(0.2, 1.4, 0.5, 0.3, 0.0), (0.2, 0.4, 0.5, 0.3, -0.1), (np.nan, 0.4, 0.5, 0.3, 0.1)]
-)
+@pytest.mark.parametrize("wrong", [(0.2, 1.4, 0.5, 0.3, 0.0), (0.2, 0.4, 0.5, 0.3, -0.1), (np.nan, 0.4, 0.5, 0.3, 0.1)])
 def test_thresholds_that_are_no_cosines_are_refused(wrong: tuple[float, float, float, float, float]) -> None:
     with pytest.raises(ValueError, match=r"thresholds|margin"):
         Thresholds(*wrong)

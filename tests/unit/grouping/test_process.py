@@ -50,9 +50,7 @@ def test_a_killed_process_is_reported(request_5k: GroupingRequest) -> None:
 
 def test_code_without_a_place_for_its_cache_is_compiled_all_the_same() -> None:
     names: dict[str, Any] = {}
-    exec(
-        compile("def double(x):\n    return 2 * x\n", "<nowhere>", "exec"), names
-    )  # no file, so no cache folder
+    exec(compile("def double(x):\n    return 2 * x\n", "<nowhere>", "exec"), names)  # no file, so no cache folder
     double = compiled(names["double"])
     assert double(21) == 42
     assert double.stats.cache_path is None

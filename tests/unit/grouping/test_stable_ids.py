@@ -59,9 +59,7 @@ def test_one_to_one_and_repeatable(faces: list[tuple[str | None, int]]) -> None:
     kept = {name for name in found.ids if not name.startswith("new")}
     assert len(kept) == found.kept
     assert kept | set(found.gone) == {name for name in old if name is not None}
-    again = keep_cluster_ids(
-        [found.ids[label] if label >= 0 else None for label in labels], labels, lambda: "never"
-    )
+    again = keep_cluster_ids([found.ids[label] if label >= 0 else None for label in labels], labels, lambda: "never")
     assert again.ids == found.ids
 
 

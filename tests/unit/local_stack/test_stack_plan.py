@@ -24,7 +24,7 @@ from deploy.local.plan import (
     child_argv,
 )
 from deploy.local.ports import SERVICES, StackPorts
-from deploy.local.services import build_environment, plan_migrate, plan_services
+from deploy.local.services import build_environment, plan_migrate, plan_prepare, plan_services
 from deploy.local.stack import StackOptions, plan_stack
 from shared.config import Settings
 
@@ -129,10 +129,13 @@ def test_the_settings_each_process_parses_are_the_ones_planned(tmp_path: Path, m
     assert seen == {50050 + 10 * n + offset for n in (1, 2, 3, 4) for offset in (0, 1, 2, 5, 6)}
 
 
-def test_only_migrations_may_destroy() -> None:
-    spec = plan_migrate(STORES, after=("postgres",))
-    assert spec.env["KITH_QDRANT_ALLOW_DESTRUCTIVE"] == "true"
-    assert spec.runs_once
+def test_only_the_preparing_step_may_make_collections() -> None:
+    migrate = plan_migrate(STORES, after=("postgres",))
+    prepare = plan_prepare(STORES, after=("migrate",))
+    assert "KITH_QDRANT_ALLOW_DESTRUCTIVE" not in migrate.env
+    assert prepare.env["KITH_QDRANT_ALLOW_DESTRUCTIVE"] == "true"
+    assert migrate.runs_once
+    assert prepare.runs_once
 
 
 def test_thread_counts_the_caller_chose_stay(tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ class NewAsset(_message.Message):
     """Required: where detection reads the photo, under an allow-listed root."""
     @_builtins.property
     def captured_at(self) -> _types_pb2.CaptureTime:
-        """Optional; detection takes it from EXIF where the caller says nothing."""
+        """Optional; detection takes it from EXIF where the caller says nothing. Left out for a photo that is there, what is known
+        stays.
+        """
 
     def __init__(
         self,

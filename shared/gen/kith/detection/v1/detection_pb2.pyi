@@ -501,6 +501,26 @@ class ModelInfo(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class CalibrationEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PACK_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
@@ -510,6 +530,7 @@ class ModelInfo(_message.Message):
     REWRITES_FIELD_NUMBER: _builtins.int
     THRESHOLDS_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
     pack: _builtins.str
     """Name of the pack, e.g. "buffalo_l"."""
     model_version: _builtins.str
@@ -538,6 +559,10 @@ class ModelInfo(_message.Message):
     def runtime(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the libraries that run it."""
 
+    @_builtins.property
+    def calibration(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The pack's curve from cosine to probability, by name (slope, intercept, ...); empty if the pack has none."""
+
     def __init__(
         self,
         *,
@@ -550,10 +575,11 @@ class ModelInfo(_message.Message):
         rewrites: _abc.Iterable[_builtins.str] | None = ...,
         thresholds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         runtime: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        calibration: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "licence", b"licence", "model_version", b"model_version", "pack", b"pack", "providers", b"providers", "rewrites", b"rewrites", "runtime", b"runtime", "sha256", b"sha256", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "dimension", b"dimension", "licence", b"licence", "model_version", b"model_version", "pack", b"pack", "providers", b"providers", "rewrites", b"rewrites", "runtime", b"runtime", "sha256", b"sha256", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

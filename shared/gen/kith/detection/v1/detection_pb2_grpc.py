@@ -70,9 +70,10 @@ class DetectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DetectStream(self, request_iterator, context):
-        """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); send no
-        more than that before replies come. Replies carry the `sequence` of their request and may come in another order. An
-        image that fails is a reply with `failure`, never the end of the stream. Not subject to the 60 s cap.
+        """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); what is sent
+        beyond that waits unread until replies are taken. Replies carry the `sequence` of their request and may come in another
+        order. An image that fails is a reply with `failure`, never the end of the stream. A full inference queue slows the
+        stream down instead of failing images. Ending or cancelling the stream cancels its work. Not subject to the 60 s cap.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

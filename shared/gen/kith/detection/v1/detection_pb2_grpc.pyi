@@ -20,9 +20,10 @@ class DetectionServiceStub:
     RESOURCE_EXHAUSTED, OVERLOADED when the inference queue is full.
     """
     DetectStream: _aio.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]
-    """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); send no
-    more than that before replies come. Replies carry the `sequence` of their request and may come in another order. An
-    image that fails is a reply with `failure`, never the end of the stream. Not subject to the 60 s cap.
+    """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); what is sent
+    beyond that waits unread until replies are taken. Replies carry the `sequence` of their request and may come in another
+    order. An image that fails is a reply with `failure`, never the end of the stream. A full inference queue slows the
+    stream down instead of failing images. Ending or cancelling the stream cancels its work. Not subject to the 60 s cap.
     """
     CompareFaces: _aio.UnaryUnaryMultiCallable[_detection_pb2.CompareFacesRequest, _detection_pb2.CompareFacesResponse]
     """Are two faces the same person? Compares the largest face of each image, or stored faces."""
@@ -46,9 +47,10 @@ class DetectionServiceServicer:
         request_iterator: _abc.AsyncIterator[_detection_pb2.DetectStreamRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_detection_pb2.DetectStreamRequest], _abc.AsyncIterator[_detection_pb2.DetectStreamResponse]],
     ) -> _abc.AsyncIterator[_detection_pb2.DetectStreamResponse]:
-        """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); send no
-        more than that before replies come. Replies carry the `sequence` of their request and may come in another order. An
-        image that fails is a reply with `failure`, never the end of the stream. Not subject to the 60 s cap.
+        """Many images over one stream. The server's first message says how many may be in flight (`max_in_flight`); what is sent
+        beyond that waits unread until replies are taken. Replies carry the `sequence` of their request and may come in another
+        order. An image that fails is a reply with `failure`, never the end of the stream. A full inference queue slows the
+        stream down instead of failing images. Ending or cancelling the stream cancels its work. Not subject to the 60 s cap.
         """
 
     def CompareFaces(

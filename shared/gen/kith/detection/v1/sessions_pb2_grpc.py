@@ -83,7 +83,8 @@ class DetectionSessionServiceServicer:
 
     def CreateDetectionSession(self, request, context):
         """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. A session
-        without any photo is INVALID_ARGUMENT. Job result: {photos, faces, none, skipped, failed}.
+        without any photo is INVALID_ARGUMENT, an unknown asset id NOT_FOUND. Job result, counts of photos: {photos, faces, none,
+        skipped, failed}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

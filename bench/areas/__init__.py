@@ -1,0 +1,1 @@
+"""One module per area; its ``measure`` answers the rows."""

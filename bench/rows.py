@@ -1,0 +1,74 @@
+"""The shape of a result: rows, and the machine and commit they were measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow:
+    """One figure: the median of ``n`` runs, ``spread`` between the smallest and the largest, and how to get it again."""
+
+    row: str
+    metric: str
+    value: float
+    n: int
+    spread: float
+    command: str
+
+
+def make_row(row: str, metric: str, values: Sequence[float], command: str) -> BenchRow:
+    """A row of repeated measurements."""
+    middle = statistics.median(values)
+    return BenchRow(row, metric, round(middle, 4), len(values), round(max(values) - min(values), 4), command)
+
+
+def describe_machine() -> dict[str, object]:
+    """What the figures depend on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 2**30, 1),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def read_commit() -> str:
+    """The commit that was measured, with ``+`` if files differ from it; empty outside a checkout."""
+
+    def git(*words: str) -> str:
+        found = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        return found.stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD")
+    return f"{commit}+" if commit and git("status", "--porcelain") else commit
+
+
+def write_results(area: str, rows: Sequence[BenchRow]) -> Path:
+    """Write ``bench/results/<area>.json``."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{area}.json"
+    found = {"machine": describe_machine(), "commit": read_commit(), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _cpu_name() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

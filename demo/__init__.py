@@ -1,0 +1,1 @@
+"""The main job, from photos to people, on the embedded stack: ``make demo``."""

@@ -1,0 +1,1 @@
+"""The clustering service: groups faces nobody has named, and keeps each person's centroids."""

@@ -1,0 +1,1 @@
+"""The domain's ports to other services and to Qdrant."""

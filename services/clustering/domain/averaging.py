@@ -1,0 +1,124 @@
+"""Keeping each person's centroids: one of all their faces, and one of each mode where they have several.
+
+They are computed with no transaction open, from one snapshot, and carry the hash of the faces they were computed from. So
+whatever changes meanwhile, a centroid never passes for fresh when it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+import numpy as np
+
+from services.clustering.domain.model import (
+    ActiveModel,
+    CentroidKind,
+    ClusteringDeps,
+    NewCentroid,
+    PersonCentroids,
+    Standing,
+)
+from services.clustering.repository.centroids import (
+    read_embeddings,
+    read_standings,
+    replace_centroids,
+    require_persons,
+)
+from services.clustering.repository.locks import lock_centroids
+from shared.db.engine import Database, Transaction
+from shared.db.outbox import PointKind, queue_points
+from shared.faces.centroid import compute_centroid, count_trimmed
+from shared.faces.embeddings import Vectors, decode_embeddings
+from shared.faces.modes import find_modes
+
+# So many embeddings are held at once (40 MB at 512 dimensions), and at least one person's.
+FACES_AT_ONCE = 20_000
+
+
+async def compute_stale(
+    database: Database, library_id: str, model: ActiveModel, person_ids: Sequence[UUID], *, force: bool = False
+) -> list[PersonCentroids]:
+    """Compute the centroids of those persons whose faces are others than the stored ones are of; of all with ``force``.
+
+    Two statements, and one for every 20,000 faces. Raises :class:`NotFound`.
+    """
+    async with database.snapshot() as tx:
+        await require_persons(tx, library_id, person_ids)
+        standings = await read_standings(tx, model, person_ids)
+        computed: list[PersonCentroids] = []
+        wanted = [standing for standing in standings if standing.stale or (force and standing.face_count)]
+    for batch in _batches(wanted):
+        # A snapshot of its own, so that none stays open while the CPU works; what changed since is left for the next call.
+        ids = [standing.person_id for standing in batch]
+        async with database.snapshot() as tx:
+            present = await read_standings(tx, model, ids)
+            rows = await read_embeddings(tx, model, ids)
+        stored: dict[UUID, list[bytes]] = {person_id: [] for person_id in ids}
+        for row in rows:
+            stored[row.person_id].append(row.embedding)
+        computed += await asyncio.to_thread(_average, present, stored, model.dimension)
+    return computed
+
+
+async def store_computed(
+    tx: Transaction, deps: ClusteringDeps, library_id: str, model: ActiveModel, computed: Sequence[PersonCentroids]
+) -> int:
+    """Store what was computed, except where another call has stored since; answers of how many persons."""
+    if not computed:
+        return 0
+    person_ids = [person.standing.person_id for person in computed]
+    await lock_centroids(tx, person_ids)
+    now = {standing.person_id: standing for standing in await read_standings(tx, model, person_ids)}
+    ours = [
+        person
+        for person in computed
+        if person.standing.person_id in now
+        and _stored(now[person.standing.person_id]) == _stored(person.standing)
+    ]
+    changed = await replace_centroids(tx, deps.clock, deps.ids, library_id, model, ours)
+    points = [(centroid_id, model.model_version) for centroid_id in changed]
+    await queue_points(tx, deps.clock, PointKind.CENTROID, library_id, points)
+    return len(ours)
+
+
+def _stored(standing: Standing) -> tuple[int, bytes | None]:
+    return standing.stored_version, standing.stored_hash
+
+
+def _batches(standings: Sequence[Standing]) -> Iterator[list[Standing]]:
+    batch: list[Standing] = []
+    held = 0
+    for standing in standings:
+        if batch and held + standing.face_count > FACES_AT_ONCE:
+            yield batch
+            batch, held = [], 0
+        batch.append(standing)
+        held += standing.face_count
+    if batch:
+        yield batch
+
+
+def _average(
+    standings: Sequence[Standing], stored: dict[UUID, list[bytes]], dimension: int
+) -> list[PersonCentroids]:
+    return [
+        PersonCentroids(standing, _centroids(decode_embeddings(stored[standing.person_id], dimension)))
+        for standing in standings
+    ]
+
+
+def _centroids(vectors: Vectors) -> list[NewCentroid]:
+    if not len(vectors):
+        return []
+    count = len(vectors)
+    found = [NewCentroid(CentroidKind.GLOBAL, 0, compute_centroid(vectors), count, count_trimmed(count))]
+    modes = find_modes(vectors)
+    if modes is not None:
+        sizes = np.bincount(modes.labels, minlength=len(modes.vectors)).tolist()
+        found += [
+            NewCentroid(CentroidKind.CLUSTER, mode, modes.vectors[mode], size, count_trimmed(size))
+            for mode, size in enumerate(sizes)
+        ]
+    return found

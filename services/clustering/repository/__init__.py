@@ -1,0 +1,1 @@
+"""SQL of the clustering service: its own tables, and reads of others'."""

@@ -1,0 +1,153 @@
+"""SQL that puts a whole grouping in place: a fixed number of statements, each for all faces or clusters at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Text, case, cast, column, delete, func, insert, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, REAL
+from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from services.clustering.repository.clusters import delete_empty_clusters, summarise_members
+from shared.clock import Clock
+from shared.db.engine import Transaction
+from shared.db.tables_clustering import cluster_members, cluster_numbers, clusters
+from shared.db.tables_detection import faces
+from shared.db.tables_persons import assignments
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A face in a cluster; ``confidence`` is its cosine to the centroid."""
+
+    face_id: UUID
+    cluster_id: str
+    confidence: float
+
+
+async def read_memberships(tx: Transaction, library_id: str, face_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+    """Those of the faces that may still be grouped (ACTIVE, without a person, not put away), and their cluster now."""
+    rows = await tx.rows(
+        select(faces.c.face_id, cluster_members.c.cluster_id)
+        .outerjoin(assignments, assignments.c.face_id == faces.c.face_id)
+        .outerjoin(cluster_members, cluster_members.c.face_id == faces.c.face_id)
+        .outerjoin(clusters, clusters.c.cluster_id == cluster_members.c.cluster_id)
+        .where(
+            faces.c.library_id == library_id,
+            faces.c.face_id == func.any(list(face_ids)),
+            faces.c.state == "ACTIVE",
+            assignments.c.face_id.is_(None),
+            or_(clusters.c.state.is_(None), clusters.c.state == "ACTIVE"),
+        )
+    )
+    return {row.face_id: row.cluster_id for row in rows}
+
+
+async def insert_clusters(
+    tx: Transaction, clock: Clock, library_id: str, cluster_ids: Sequence[str], model_version: str, run_id: UUID
+) -> None:
+    """New clusters, numbered on from the library's last; their figures come with :func:`refresh_clusters`."""
+    if not cluster_ids:
+        return
+    last: int = await tx.scalar(
+        upsert(cluster_numbers)
+        .values(library_id=library_id, last_number=len(cluster_ids))
+        .on_conflict_do_update(
+            index_elements=["library_id"], set_={"last_number": cluster_numbers.c.last_number + len(cluster_ids)}
+        )
+        .returning(cluster_numbers.c.last_number)
+    )
+    now = clock.now()
+    await tx.execute(
+        insert(clusters),
+        [
+            {
+                "cluster_id": cluster_id,
+                "library_id": library_id,
+                "number": last - len(cluster_ids) + position,
+                "model_version": model_version,
+                "face_count": 0,
+                "cohesion": 0.0,
+                "run_id": run_id,
+                "created_at": now,
+                "updated_at": now,
+            }
+            for position, cluster_id in enumerate(cluster_ids, start=1)
+        ],
+    )
+
+
+async def write_memberships(
+    tx: Transaction, library_id: str, memberships: Sequence[Membership], ungrouped: Sequence[UUID]
+) -> None:
+    """Put faces into their clusters, whatever they were in, and take ``ungrouped`` out of any. Faces deleted meanwhile are
+    passed over.
+    """
+    await tx.execute(delete(cluster_members).where(cluster_members.c.face_id == func.any(list(ungrouped))))
+    new = (
+        func.unnest(
+            cast([row.face_id for row in memberships], ARRAY(UUID_TYPE(as_uuid=True))),
+            cast([row.cluster_id for row in memberships], ARRAY(Text)),
+            cast([row.confidence for row in memberships], ARRAY(REAL)),
+        )
+        .table_valued(
+            column("face_id", UUID_TYPE(as_uuid=True)), column("cluster_id", Text), column("confidence", REAL), name="new"
+        )
+        .render_derived()
+    )
+    rows = select(new.c.face_id, literal(library_id), new.c.cluster_id, new.c.confidence).join(
+        faces, faces.c.face_id == new.c.face_id
+    )
+    statement = upsert(cluster_members).from_select(["face_id", "library_id", "cluster_id", "confidence"], rows)
+    written = statement.excluded
+    await tx.execute(
+        statement.on_conflict_do_update(
+            index_elements=["face_id"],
+            set_={"cluster_id": written.cluster_id, "confidence": written.confidence},
+            where=or_(
+                cluster_members.c.cluster_id != written.cluster_id, cluster_members.c.confidence != written.confidence
+            ),
+        )
+    )
+
+
+async def clear_assigned(tx: Transaction, library_id: str) -> None:
+    """Drop the rows of faces that have a person, and the clusters that are empty then."""
+    await tx.execute(
+        delete(cluster_members).where(
+            cluster_members.c.library_id == library_id, cluster_members.c.face_id == assignments.c.face_id
+        )
+    )
+    await delete_empty_clusters(tx, library_id)
+
+
+async def refresh_clusters(
+    tx: Transaction,
+    cluster_ids: Sequence[str],
+    changed_ids: Sequence[str],
+    model_version: str,
+    run_id: UUID,
+    now: datetime,
+) -> None:
+    """Make the figures of clusters what their members say; those in ``changed_ids`` were changed by this run."""
+    summary = summarise_members(cluster_members.c.cluster_id == func.any(list(cluster_ids))).subquery("summary")
+    changed = clusters.c.cluster_id == func.any(list(changed_ids))
+    await tx.execute(
+        update(clusters)
+        .where(clusters.c.cluster_id == summary.c.cluster_id)
+        .values(
+            face_count=summary.c.face_count,
+            cohesion=summary.c.cohesion,
+            cover_face_id=summary.c.cover_face_id,
+            first_captured=summary.c.first_captured,
+            last_captured=summary.c.last_captured,
+            model_version=model_version,
+            version=clusters.c.version + case((changed, 1), else_=0),
+            run_id=case((changed, run_id), else_=clusters.c.run_id),
+            updated_at=case((changed, now), else_=clusters.c.updated_at),
+        )
+    )

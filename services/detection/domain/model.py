@@ -1,0 +1,240 @@
+"""Photos, faces and sessions, in the domain's own types. All coordinates are pixels of the upright photo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from shared.clock import Clock
+from shared.config import DetectionSettings
+from shared.faces.boxes import Box
+from shared.ids import IdFactory
+from shared.imaging.capture import TimePrecision
+from shared.jobs.model import ItemFailure, Job
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionDeps:
+    """What the use cases need besides a transaction."""
+
+    clock: Clock
+    ids: IdFactory
+    settings: DetectionSettings
+
+
+class AssetDetection(StrEnum):
+    """How far detection got with a photo."""
+
+    NEVER = "NEVER"
+    FACES = "FACES"
+    NONE = "NONE"
+    FAILED = "FAILED"
+
+
+class FaceState(StrEnum):
+    """What a person said about a face."""
+
+    ACTIVE = "ACTIVE"
+    IGNORED = "IGNORED"
+    NOT_A_FACE = "NOT_A_FACE"
+
+
+class FaceOrigin(StrEnum):
+    """Who found a face."""
+
+    DETECTED = "DETECTED"
+    MANUAL = "MANUAL"
+    IMPORTED = "IMPORTED"
+
+
+class PhotoOutcome(StrEnum):
+    """What became of one photo of a session."""
+
+    PENDING = "PENDING"
+    FACES = "FACES"
+    NONE = "NONE"
+    SKIPPED = "SKIPPED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """When a photo was taken: UTC; with a coarser precision the start of that day, month or year."""
+
+    at: datetime
+    precision: TimePrecision
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpan:
+    """From ``start`` inclusive to ``end`` exclusive; None is open."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One row of ``assets``. ``difference_hash`` is unsigned; sizes and hash are 0 until detection has read it."""
+
+    asset_id: str
+    library_id: str
+    uri: str
+    captured: Captured | None
+    width: int
+    height: int
+    orientation: int
+    difference_hash: int
+    detection: AssetDetection
+    failure: ItemFailure | None
+    face_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QualityFigures:
+    """The stored parts of quality: 0..1, and the angles in degrees."""
+
+    overall: float
+    size: float
+    sharpness: float
+    pose: float
+    yaw: float
+    pitch: float
+    roll: float
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A stored face with what others know of it. ``landmarks``: x0, y0 .. x4, y4.
+
+    ``cluster_id`` is None while the face has a person. ``model_version`` is empty if the library's active model has not
+    embedded it.
+    """
+
+    face_id: UUID
+    library_id: str
+    asset_id: str
+    box: Box
+    landmarks: tuple[float, ...]
+    confidence: float
+    quality: QualityFigures
+    state: FaceState
+    origin: FaceOrigin
+    model_version: str
+    person_id: UUID | None
+    cluster_id: str | None
+    captured: Captured | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FaceStats:
+    """Counts of a library."""
+
+    assets: int
+    assets_detected: int
+    faces: int
+    active: int
+    ignored: int
+    not_a_face: int
+    assigned: int
+    clustered: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class OptionOverrides:
+    """How to look, where the caller deviates from the configured values; None = as configured."""
+
+    min_confidence: float | None = None
+    min_face_px: float | None = None
+    min_quality: float | None = None
+    max_faces: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFace:
+    """A face a detection server found. ``embedding`` is in stored form (float16, unit length)."""
+
+    box: Box
+    landmarks: tuple[float, ...]
+    confidence: float
+    quality: QualityFigures
+    embedding: bytes
+    norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFound:
+    """A photo that could be looked at. ``difference_hash`` is unsigned."""
+
+    asset_id: str
+    faces: tuple[FoundFace, ...]
+    width: int
+    height: int
+    orientation: int
+    captured: Captured | None
+    difference_hash: int
+    model_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFailed:
+    """A photo that could not, and why."""
+
+    asset_id: str
+    reason: str
+    message: str
+
+
+PhotoLook = PhotoFound | PhotoFailed
+
+
+@dataclass(frozen=True, slots=True)
+class PendingPhoto:
+    """A photo of a session that is still to be looked at; ``uri`` is None if the asset is gone."""
+
+    asset_id: str
+    uri: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PackDescription:
+    """The model a detection server runs, as the library has to know it."""
+
+    model_version: str
+    pack: str
+    dimension: int
+    thresholds: Mapping[str, float]
+    calibration: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One row of ``detection_sessions``, its job, and how many photos had which outcome."""
+
+    session_id: UUID
+    library_id: str
+    job: Job
+    redetect: bool
+    photos: int
+    outcomes: Mapping[PhotoOutcome, int]
+    faces_added: int
+    faces_kept: int
+    faces_gone: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPhoto:
+    """One photo of a session."""
+
+    asset_id: str
+    outcome: PhotoOutcome
+    face_count: int
+    failure: ItemFailure | None

@@ -1,0 +1,1 @@
+"""SQL of the detection service: its own tables, and reads of others'."""

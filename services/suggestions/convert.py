@@ -1,0 +1,73 @@
+"""Messages to commands, and results to messages; nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kith.suggestions.v1 import suggestions_pb2 as pb
+from services.suggestions.domain.model import Evidence, Suggestion, SuggestionMethod, SuggestionState
+from services.suggestions.repository.suggestions import PersonCounts
+from shared.errors import InvalidRequest
+from shared.jobs.convert import to_timestamp
+
+
+def to_suggestion(suggestion: Suggestion) -> pb.Suggestion:
+    """A suggestion as a message."""
+    return pb.Suggestion(
+        id=str(suggestion.suggestion_id),
+        library_id=suggestion.library_id,
+        face_id=str(suggestion.face_id),
+        asset_id=suggestion.asset_id,
+        person_id=str(suggestion.person_id),
+        confidence=suggestion.confidence,
+        evidence=to_evidence(suggestion.evidence),
+        method=pb.SuggestionMethod.Value(f"SUGGESTION_METHOD_{suggestion.method.value}"),
+        state=pb.SuggestionState.Value(f"SUGGESTION_STATE_{suggestion.state.value}"),
+        cluster_id=suggestion.cluster_id or "",
+        create_time=to_timestamp(suggestion.created_at),
+        close_time=to_timestamp(suggestion.closed_at),
+        reviewed_by=suggestion.reviewed_by,
+        etag=suggestion.etag,
+    )
+
+
+def to_evidence(evidence: Evidence) -> pb.Evidence:
+    """Evidence as a message; what is unknown stays unset."""
+    return pb.Evidence(
+        score=evidence.score,
+        margin=evidence.margin,
+        runner_up_person_id=str(evidence.runner_up_person_id or ""),
+        support=evidence.support,
+        exemplars=[
+            pb.ExemplarMatch(face_id=str(exemplar.face_id), cosine=exemplar.cosine) for exemplar in evidence.exemplars
+        ],
+        quality=evidence.quality,
+        era_score=evidence.era_score,
+    )
+
+
+def to_person_stats(counts: PersonCounts) -> pb.PersonSuggestionStats:
+    """Counts of one person as a message."""
+    return pb.PersonSuggestionStats(
+        person_id=str(counts.person_id),
+        pending=counts.pending,
+        accepted=counts.accepted,
+        rejected=counts.rejected,
+    )
+
+
+def from_states(states: Sequence[pb.SuggestionState.ValueType]) -> tuple[str, ...]:
+    """States to list, in the domain's words; none given is PENDING. Raises :class:`InvalidRequest` for an unknown one."""
+    named = {value: name.removeprefix("SUGGESTION_STATE_") for name, value in pb.SuggestionState.items() if value}
+    if unknown := set(states) - set(named):
+        raise InvalidRequest(f"states: there is no state {min(unknown)}", field="states")
+    return tuple(sorted(named[state] for state in set(states))) or (SuggestionState.PENDING.value,)
+
+
+def from_method(method: pb.SuggestionMethod.ValueType) -> SuggestionMethod:
+    """How to look for faces; unset is by prototypes. Raises :class:`InvalidRequest` for a way that finds none by itself."""
+    if method in (pb.SUGGESTION_METHOD_UNSPECIFIED, pb.SUGGESTION_METHOD_PROTOTYPES):
+        return SuggestionMethod.PROTOTYPES
+    if method == pb.SUGGESTION_METHOD_CENTROID:
+        return SuggestionMethod.CENTROID
+    raise InvalidRequest("method must be PROTOTYPES or CENTROID", field="method")

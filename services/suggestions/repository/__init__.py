@@ -1,0 +1,1 @@
+"""SQL of the suggestions service: its own tables, and reads of others'."""

@@ -1,0 +1,132 @@
+"""Storing the questions a job found, many in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Text, bindparam, column, exists, func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID as PG_UUID, insert
+
+from services.suggestions.domain.model import Question, SuggestionMethod, SuggestionsDeps, SuggestionState
+from shared.clock import Clock
+from shared.db.engine import Transaction
+from shared.db.metadata import TIMESTAMP
+from shared.db.tables_detection import faces
+from shared.db.tables_persons import assignments, exclusions
+from shared.db.tables_suggestions import suggestions
+
+Pair = tuple[UUID, UUID]
+
+
+async def store_questions(
+    tx: Transaction,
+    deps: SuggestionsDeps,
+    library_id: str,
+    job_id: UUID,
+    method: SuggestionMethod,
+    questions: Sequence[Question],
+) -> set[Pair]:
+    """Ask new questions, refresh open ones and ask expired ones again, in one statement; answered ones stay as they are.
+
+    A face that was assigned or excluded since it was judged is left out. Returns the (face, person) pairs that are open.
+    """
+    if not questions:
+        return set()
+    given = (
+        func.jsonb_to_recordset(bindparam("questions", type_=JSONB))
+        .table_valued(
+            column("suggestion_id", PG_UUID(as_uuid=True)),
+            column("face_id", PG_UUID(as_uuid=True)),
+            column("person_id", PG_UUID(as_uuid=True)),
+            column("confidence", REAL),
+            column("evidence", JSONB),
+        )
+        .render_derived(name="given", with_types=True)
+    )
+    taken = exists().where(assignments.c.face_id == given.c.face_id).correlate(given)
+    excluded = (
+        exists()
+        .where(exclusions.c.face_id == given.c.face_id, exclusions.c.person_id == given.c.person_id)
+        .correlate(given)
+    )
+    new = (
+        select(
+            given.c.suggestion_id,
+            faces.c.library_id,
+            given.c.face_id,
+            faces.c.asset_id,
+            given.c.person_id,
+            given.c.confidence,
+            given.c.evidence,
+            literal(method.value, Text),
+            literal(job_id, PG_UUID(as_uuid=True)),
+            literal(deps.clock.now(), TIMESTAMP),
+        )
+        .select_from(given)
+        .join(faces, faces.c.face_id == given.c.face_id)
+        .where(faces.c.library_id == library_id, faces.c.state == "ACTIVE", ~taken, ~excluded)
+        # The order in which rows of this table are locked.
+        .order_by(given.c.face_id, given.c.person_id)
+    )
+    names = [
+        "suggestion_id",
+        "library_id",
+        "face_id",
+        "asset_id",
+        "person_id",
+        "confidence",
+        "evidence",
+        "method",
+        "job_id",
+        "created_at",
+    ]
+    statement = insert(suggestions).from_select(names, new)
+    reopened = suggestions.c.state == SuggestionState.EXPIRED.value
+    statement = statement.on_conflict_do_update(
+        index_elements=["face_id", "person_id"],
+        set_={
+            "confidence": statement.excluded.confidence,
+            "evidence": statement.excluded.evidence,
+            "method": statement.excluded.method,
+            "job_id": statement.excluded.job_id,
+            "state": SuggestionState.PENDING.value,
+            "closed_at": None,
+            "version": suggestions.c.version + func.cast(reopened, suggestions.c.version.type),
+        },
+        where=suggestions.c.state.in_([SuggestionState.PENDING.value, SuggestionState.EXPIRED.value]),
+    ).returning(suggestions.c.face_id, suggestions.c.person_id)
+    rows = await tx.rows(statement, {"questions": [_describe(deps, question) for question in questions]})
+    return {(row.face_id, row.person_id) for row in rows}
+
+
+async def expire_settled(tx: Transaction, clock: Clock, person_ids: Sequence[UUID]) -> None:
+    """Close the open questions about these persons whose face has a person now.
+
+    Rows that somebody is answering at this moment are left to them.
+    """
+    settled = (
+        select(suggestions.c.suggestion_id)
+        .join(assignments, assignments.c.face_id == suggestions.c.face_id)
+        .where(
+            suggestions.c.person_id == func.any(list(person_ids)),
+            suggestions.c.state == SuggestionState.PENDING.value,
+        )
+        .with_for_update(of=suggestions, skip_locked=True)
+    )
+    await tx.execute(
+        update(suggestions)
+        .where(suggestions.c.suggestion_id.in_(settled))
+        .values(state=SuggestionState.EXPIRED.value, closed_at=clock.now(), version=suggestions.c.version + 1)
+    )
+
+
+def _describe(deps: SuggestionsDeps, question: Question) -> dict[str, Any]:
+    return {
+        "suggestion_id": str(deps.ids.new_uuid()),
+        "face_id": str(question.face_id),
+        "person_id": str(question.person_id),
+        "confidence": question.confidence,
+        "evidence": question.evidence.to_json(),
+    }

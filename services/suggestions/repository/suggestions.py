@@ -1,0 +1,203 @@
+"""SQL of ``suggestions``.
+
+Rows of several suggestions are locked in order of (face, person) everywhere, so that no two transactions wait for each
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
+from sqlalchemy.engine import Row
+
+from services.suggestions.domain.model import Evidence, Suggestion, SuggestionMethod, SuggestionState
+from shared.clock import Clock
+from shared.db.engine import Transaction
+from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
+from shared.db.tables_clustering import cluster_members
+from shared.db.tables_detection import faces
+from shared.db.tables_persons import assignments, exclusions, persons
+from shared.db.tables_suggestions import suggestions
+from shared.errors import NotFound
+
+SHOWN_PERSONS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestionFilter:
+    """Which suggestions to list; None = whatever it is."""
+
+    person_id: UUID | None = None
+    cluster_id: str | None = None
+    face_id: UUID | None = None
+    states: tuple[str, ...] = (SuggestionState.PENDING.value,)
+    min_confidence: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PersonCounts:
+    """Suggestions of one person, by state."""
+
+    person_id: UUID
+    pending: int
+    accepted: int
+    rejected: int
+
+
+async def get_suggestion(tx: Transaction, library_id: str, suggestion_id: UUID) -> Suggestion:
+    """One suggestion; raises :class:`NotFound`."""
+    row = await tx.one_or_none(
+        _select_suggestions().where(
+            suggestions.c.library_id == library_id, suggestions.c.suggestion_id == suggestion_id
+        )
+    )
+    if row is None:
+        raise NotFound("suggestion", str(suggestion_id))
+    return _suggestion(row)
+
+
+async def lock_suggestion(tx: Transaction, library_id: str, suggestion_id: UUID, face_id: UUID) -> Suggestion:
+    """One suggestion as it is now, with all suggestions of its face locked; raises :class:`NotFound`."""
+    await tx.execute(
+        select(suggestions.c.suggestion_id)
+        .where(suggestions.c.library_id == library_id, suggestions.c.face_id == face_id)
+        .order_by(suggestions.c.person_id)
+        .with_for_update(key_share=True)
+    )
+    return await get_suggestion(tx, library_id, suggestion_id)
+
+
+async def close_suggestion(
+    tx: Transaction, clock: Clock, suggestion_id: UUID, state: SuggestionState, reviewer: str
+) -> None:
+    """Store an answer; the suggestion is locked."""
+    await tx.execute(
+        update(suggestions)
+        .where(suggestions.c.suggestion_id == suggestion_id)
+        .values(
+            state=state.value, reviewed_by=reviewer, closed_at=clock.now(), version=suggestions.c.version + 1
+        )
+    )
+
+
+async def expire_rivals(tx: Transaction, clock: Clock, face_id: UUID, suggestion_id: UUID) -> None:
+    """Close the other open questions about a face whose suggestions are locked."""
+    await tx.execute(
+        update(suggestions)
+        .where(
+            suggestions.c.face_id == face_id,
+            suggestions.c.suggestion_id != suggestion_id,
+            suggestions.c.state == SuggestionState.PENDING.value,
+        )
+        .values(state=SuggestionState.EXPIRED.value, closed_at=clock.now(), version=suggestions.c.version + 1)
+    )
+
+
+async def list_suggestions(
+    tx: Transaction, library_id: str, request: PageRequest, where: SuggestionFilter
+) -> Page[Suggestion]:
+    """Suggestions that pass the filter, surest first. Pending ones that no longer stand are left out."""
+    statement = _select_suggestions().where(
+        suggestions.c.library_id == library_id,
+        suggestions.c.state.in_(where.states),
+        suggestions.c.confidence >= where.min_confidence,
+        or_(suggestions.c.state != SuggestionState.PENDING.value, _stands()),
+    )
+    if where.person_id is not None:
+        statement = statement.where(suggestions.c.person_id == where.person_id)
+    if where.face_id is not None:
+        statement = statement.where(suggestions.c.face_id == where.face_id)
+    if where.cluster_id is not None:
+        statement = statement.where(cluster_members.c.cluster_id == where.cluster_id)
+    # Both ways down, so that the index serves the order backwards.
+    order = [SortKey(suggestions.c.confidence, descending=True), SortKey(suggestions.c.suggestion_id, descending=True)]
+    rows = await tx.rows(keyset(statement, request, order))
+    return make_page(rows, request, _suggestion, lambda row: [row.confidence, row.suggestion_id])
+
+
+async def count_by_state(tx: Transaction, library_id: str) -> dict[SuggestionState, int]:
+    """How many suggestions of a library are in each state; pending ones only if they still stand."""
+    rows = await tx.rows(
+        select(suggestions.c.state, func.count().label("found"))
+        .where(
+            suggestions.c.library_id == library_id,
+            or_(suggestions.c.state != SuggestionState.PENDING.value, _stands()),
+        )
+        .group_by(suggestions.c.state)
+    )
+    counts = {SuggestionState(row.state): row.found for row in rows}
+    return {state: counts.get(state, 0) for state in SuggestionState}
+
+
+async def count_by_person(tx: Transaction, library_id: str) -> list[PersonCounts]:
+    """Persons with pending suggestions that still stand, most first."""
+
+    def counted(state: SuggestionState, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count().filter(suggestions.c.state == state.value, *conditions)
+
+    pending = counted(SuggestionState.PENDING, _stands()).label("pending")
+    rows = await tx.rows(
+        select(
+            suggestions.c.person_id,
+            pending,
+            counted(SuggestionState.ACCEPTED).label("accepted"),
+            counted(SuggestionState.REJECTED).label("rejected"),
+        )
+        .where(suggestions.c.library_id == library_id)
+        .group_by(suggestions.c.person_id)
+        .having(pending > 0)
+        .order_by(pending.desc(), suggestions.c.person_id)
+        .limit(SHOWN_PERSONS)
+    )
+    return [PersonCounts(row.person_id, row.pending, row.accepted, row.rejected) for row in rows]
+
+
+def _stands() -> ColumnElement[bool]:
+    """Whether a pending question can still be answered yes: the face is free, the pair not excluded, both there."""
+    excluded = _exists(exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id)
+    face_there = _exists(faces.c.face_id == suggestions.c.face_id, faces.c.state == "ACTIVE")
+    person_there = _exists(
+        persons.c.person_id == suggestions.c.person_id, persons.c.status != "MERGED", persons.c.deleted_at.is_(None)
+    )
+    return and_(~_assigned(), ~excluded, face_there, person_there)
+
+
+def _assigned() -> ColumnElement[bool]:
+    return _exists(assignments.c.face_id == suggestions.c.face_id)
+
+
+def _exists(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(*conditions).correlate(suggestions)
+
+
+def _select_suggestions() -> Select[Any]:
+    return select(suggestions, cluster_members.c.cluster_id).outerjoin(
+        cluster_members,
+        # Memberships of faces that were assigned since count for nothing.
+        and_(cluster_members.c.face_id == suggestions.c.face_id, ~_assigned()),
+    )
+
+
+def _suggestion(row: Row[Any]) -> Suggestion:
+    return Suggestion(
+        suggestion_id=row.suggestion_id,
+        library_id=row.library_id,
+        face_id=row.face_id,
+        asset_id=row.asset_id,
+        person_id=row.person_id,
+        confidence=row.confidence,
+        evidence=Evidence.from_json(row.evidence),
+        method=SuggestionMethod(row.method),
+        state=SuggestionState(row.state),
+        cluster_id=row.cluster_id,
+        version=row.version,
+        created_at=row.created_at,
+        closed_at=row.closed_at,
+        reviewed_by=row.reviewed_by,
+    )
+
+
