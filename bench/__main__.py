@@ -16,7 +16,9 @@ from bench.rows import write_results
 
 def main() -> int:
     areas = sorted(module.name for module in pkgutil.iter_modules(bench.areas.__path__))
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Kith; figures are medians of the runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure Kith; figures are medians of the runs."
+    )
     parser.add_argument("areas", nargs="*", metavar="AREA", help=f"what to measure: {', '.join(areas)} (default: all)")
     parser.add_argument("--repeat", type=int, default=1, help="runs per figure")
     arguments = parser.parse_args()

@@ -17,7 +17,7 @@ from rich.console import Console
 from demo.client import JobFailed, connect
 from demo.drawing import draw_album
 from demo.job import MainJob, Outcome
-from demo.report import write_report
+from demo.report import render_report
 from demo.summary import summarise
 from demo.truth import Truth, read_album, read_folder
 from deploy.local.errors import StackError
@@ -70,13 +70,15 @@ def main() -> int:
         )
         with start_stack(options) as stack:
             seconds["start"] = round(time.perf_counter() - begun, 2)
-            summary = asyncio.run(_run(stack, truth, title, out, seconds, console))
+            summary, page = asyncio.run(_run(stack, truth, title, seconds, console))
     except (StackError, FileNotFoundError, JobFailed) as error:
         console.print(f"[red]the demo failed:[/red] {error}", highlight=False)
         return 1
     except grpc.aio.AioRpcError as error:
         console.print(f"[red]the demo failed:[/red] {error.code().name}: {error.details()}", highlight=False)
         return 1
+    (out / "report.html").write_text(page, encoding="utf-8")
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _print_summary(summary, out, console)
     return 0
 
@@ -93,18 +95,23 @@ def _gather_photos(arguments: argparse.Namespace, out: Path, console: Console) -
 
 
 async def _run(
-    stack: RunningStack, truth: Truth, title: str, out: Path, seconds: dict[str, float], console: Console
-) -> dict[str, Any]:
+    stack: RunningStack, truth: Truth, title: str, seconds: dict[str, float], console: Console
+) -> tuple[dict[str, Any], str]:
+    """Run the job; answers the summary and the page."""
     async with connect(stack.addresses, console) as kith:
         outcome: Outcome = await MainJob(kith, truth, console).run()
         seconds |= outcome.seconds
-        peaks = json.loads(stack.directory.peak_rss.read_text(encoding="utf-8"))
-        summary = summarise(truth, outcome, seconds, peaks)
+        summary = summarise(truth, outcome, seconds, read_peaks(stack))
         begun = time.perf_counter()
-        await write_report(out / "report.html", kith, truth, outcome, summary, title)
+        page = await render_report(kith, truth, outcome, summary, title)
         summary["seconds_by_stage"]["report"] = round(time.perf_counter() - begun, 2)
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return summary
+    return summary, page
+
+
+def read_peaks(stack: RunningStack) -> dict[str, float]:
+    """Peak resident MB of each process of a stack so far."""
+    peaks: dict[str, float] = json.loads(stack.directory.peak_rss.read_text(encoding="utf-8"))
+    return peaks
 
 
 def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None:

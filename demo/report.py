@@ -55,14 +55,12 @@ class Question:
     suggestion: suggestions_pb2.Suggestion
 
 
-async def write_report(
-    path: Path, kith: Kith, truth: Truth, outcome: Outcome, summary: Mapping[str, Any], title: str
-) -> None:
-    """Fetch the crops and write the page."""
+async def render_report(kith: Kith, truth: Truth, outcome: Outcome, summary: Mapping[str, Any], title: str) -> str:
+    """Fetch the crops and make the page."""
     builder = _Builder(truth, outcome)
     builder.crops = await kith.fetch_crops(builder.wanted(), CROP_PX)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         summary=summary,
         people=builder.people(),
@@ -75,7 +73,6 @@ async def write_report(
         consistent=outcome.consistency.consistent,
         has_truth=bool(truth.names()),
     )
-    path.write_text(page, encoding="utf-8")
 
 
 class _Builder:

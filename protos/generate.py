@@ -33,7 +33,9 @@ def generate_stubs(out: Path) -> None:
     code = protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *plugins, *outputs, *typed, *files])
     if code != 0:
         raise SystemExit(code)
-    for folder in {path.parent for path in out.rglob("*_pb2.py")} | {path.parent.parent for path in out.rglob("*_pb2.py")}:
+    for folder in {path.parent for path in out.rglob("*_pb2.py")} | {
+        path.parent.parent for path in out.rglob("*_pb2.py")
+    }:
         (folder / "__init__.py").touch()
     (out / "kith" / "__init__.py").touch()
     (out / "kith" / "py.typed").touch()

@@ -54,7 +54,9 @@ class QdrantSettings(Section):
 
     url: str = "http://127.0.0.1:6334"
     api_key: SecretStr | None = None
-    prefix: str = Field("kith", pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Collections are {prefix}_faces_{model}.")
+    prefix: str = Field(
+        "kith", pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Collections are {prefix}_faces_{model}."
+    )
     timeout_s: float = Field(10.0, gt=0)
     allow_destructive: bool = Field(False, description="Permits creating and deleting collections; migrations set it.")
 
@@ -64,7 +66,9 @@ class RpcSettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535)
-    health_port: int = Field(50052, ge=0, le=65535, description="grpc.health.v1 alone; answers when the main port is full.")
+    health_port: int = Field(
+        50052, ge=0, le=65535, description="grpc.health.v1 alone; answers when the main port is full."
+    )
     default_deadline_s: float = Field(10.0, gt=0, description="For calls that come without one.")
     max_deadline_s: float = Field(60.0, gt=0)
     min_deadline_s: float = Field(0.005, ge=0, description="A call with less time left is refused at once.")
@@ -195,7 +199,9 @@ class QualitySettings(Section):
     """How the parts of quality become one figure; see ``shared/faces/quality.py`` for the formula."""
 
     full_interocular_px: float = Field(40.0, gt=0, description="Inter-ocular distance that counts as full size.")
-    full_sharpness: float = Field(300.0, gt=0, description="Variance of Laplacian, on the 112 px crop, that counts as sharp.")
+    full_sharpness: float = Field(
+        300.0, gt=0, description="Variance of Laplacian, on the 112 px crop, that counts as sharp."
+    )
     max_yaw_deg: float = Field(70.0, gt=0)
     max_pitch_deg: float = Field(50.0, gt=0)
     max_roll_deg: float = Field(90.0, gt=0)
@@ -275,7 +281,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def test_prefix_is_random(self) -> Self:
         if self.environment is Environment.TEST and not self.qdrant.prefix.startswith("test_"):
-            raise ValueError("in tests KITH_QDRANT_PREFIX must start with 'test_', so that no test touches real vectors")
+            raise ValueError(
+                "in tests KITH_QDRANT_PREFIX must start with 'test_', so that no test touches real vectors"
+            )
         return self
 
 

@@ -50,7 +50,9 @@ def _upgrade(connection: Connection, revision: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m shared.migrate", description="Migrate the database of KITH_DATABASE_URL.")
+    parser = argparse.ArgumentParser(
+        prog="python -m shared.migrate", description="Migrate the database of KITH_DATABASE_URL."
+    )
     parser.add_argument("--revision", default="head", help="stop at this revision (default: the newest)")
     revision = parser.parse_args().revision
     settings = load_settings()

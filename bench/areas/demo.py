@@ -12,7 +12,13 @@ from pathlib import Path
 from bench.rows import ROOT, BenchRow, make_row
 
 COMMAND = "make bench AREA=demo"
-QUALITY = ("detection_recall", "detection_precision", "cluster_pairwise_f1", "cluster_bcubed_f1", "suggestion_precision")
+QUALITY = (
+    "detection_recall",
+    "detection_precision",
+    "cluster_pairwise_f1",
+    "cluster_bcubed_f1",
+    "suggestion_precision",
+)
 
 
 def measure(repeat: int) -> list[BenchRow]:

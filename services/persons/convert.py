@@ -83,7 +83,9 @@ def read_person_values(person: persons_pb2.Person, mask: field_mask_pb2.FieldMas
 
     Raises :class:`InvalidRequest` for a path that cannot be changed.
     """
-    paths = list(mask.paths) if mask is not None and mask.paths else [name for name in EDITABLE if _is_set(person, name)]
+    paths = (
+        list(mask.paths) if mask is not None and mask.paths else [name for name in EDITABLE if _is_set(person, name)]
+    )
     values: dict[str, Any] = {}
     for path in paths:
         if path not in EDITABLE:

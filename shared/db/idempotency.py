@@ -42,7 +42,9 @@ async def find_answer(tx: Transaction, key: RequestKey, clock: Clock) -> bytes |
     Waits for a call with the same id that is under way. Raises :class:`InvalidRequest` with REQUEST_ID_REUSED if the id was
     used for another request.
     """
-    lock = int.from_bytes(hashlib.sha256(f"{key.library_id}/{key.request_id}".encode()).digest()[:8], "big", signed=True)
+    lock = int.from_bytes(
+        hashlib.sha256(f"{key.library_id}/{key.request_id}".encode()).digest()[:8], "big", signed=True
+    )
     await tx.execute(select(func.pg_advisory_xact_lock(lock)))
     row = await tx.one_or_none(
         select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(

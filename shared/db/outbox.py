@@ -21,7 +21,6 @@ from shared.db.notify import Channel, notify
 from shared.db.tables_detection import face_embeddings
 from shared.db.tables_shared import vector_outbox, vector_versions
 
-
 _KEY = (vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
 
 
@@ -89,7 +88,9 @@ async def claim_points(tx: Transaction, clock: Clock, limit: int, lease: timedel
     """
     now = clock.now()
     free = await tx.rows(
-        select(vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version, vector_outbox.c.library_id)
+        select(
+            vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version, vector_outbox.c.library_id
+        )
         .where(or_(vector_outbox.c.claimed_until.is_(None), vector_outbox.c.claimed_until < now))
         .order_by(vector_outbox.c.queued_at)
         .limit(limit)
@@ -116,16 +117,9 @@ async def settle_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim]) 
     if not claims:
         return
     ours = vector_outbox.c.claim_version == claims[0].version
-    gone = await tx.rows(
-        delete(vector_outbox)
-        .where(ours, vector_outbox.c.dirty.is_(False))
-        .returning(*_KEY)
-    )
+    gone = await tx.rows(delete(vector_outbox).where(ours, vector_outbox.c.dirty.is_(False)).returning(*_KEY))
     back = await tx.rows(
-        update(vector_outbox)
-        .where(ours)
-        .values(claimed_until=None, claim_version=None)
-        .returning(*_KEY)
+        update(vector_outbox).where(ours).values(claimed_until=None, claim_version=None).returning(*_KEY)
     )
     settled = {(row.kind, row.point_id, row.model_version) for row in (*gone, *back)}
     taken = [claim for claim in claims if _key(claim) not in settled]

@@ -98,9 +98,7 @@ faces = Table(
 face_embeddings = Table(
     "face_embeddings",
     metadata,
-    Column(
-        "face_id", UUID(as_uuid=True), ForeignKey("faces.face_id", ondelete="CASCADE"), primary_key=True
-    ),
+    Column("face_id", UUID(as_uuid=True), ForeignKey("faces.face_id", ondelete="CASCADE"), primary_key=True),
     Column("model_version", Text, primary_key=True),
     library_column(),
     # float16, little endian, unit length. STORAGE PLAIN by migration: at 512-d a row stays inline.

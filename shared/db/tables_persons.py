@@ -95,9 +95,7 @@ prototypes = Table(
     "prototypes",
     metadata,
     # A face is a prototype of the one person it is assigned to, so losing the assignment ends it.
-    Column(
-        "face_id", UUID(as_uuid=True), ForeignKey("assignments.face_id", ondelete="CASCADE"), primary_key=True
-    ),
+    Column("face_id", UUID(as_uuid=True), ForeignKey("assignments.face_id", ondelete="CASCADE"), primary_key=True),
     library_column(),
     Column("person_id", UUID(as_uuid=True), ForeignKey("persons.person_id"), nullable=False),
     Column("role", Text, nullable=False),

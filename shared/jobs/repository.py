@@ -54,6 +54,12 @@ async def get_job(tx: Transaction, library_id: str, job_id: UUID, *, lock: bool 
     return (await with_failures(tx, [_job(row)]))[0]
 
 
+async def get_jobs(tx: Transaction, library_id: str, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """Several jobs by id, without those that are not in this library; three statements at most."""
+    rows = await tx.rows(select(jobs).where(jobs.c.library_id == library_id, jobs.c.job_id == func.any(list(job_ids))))
+    return {job.job_id: job for job in await with_failures(tx, [_job(row) for row in rows])}
+
+
 async def list_jobs(
     tx: Transaction, library_id: str, request: PageRequest, kinds: Sequence[str], states: Sequence[JobState]
 ) -> Page[Job]:
@@ -88,7 +94,8 @@ async def with_failures(tx: Transaction, found: Sequence[Job]) -> list[Job]:
     for row in rows:
         named[row.job_id].append(ItemFailure(row.item_id, row.reason, row.message))
     return [
-        replace(job, failure_count=number.get(job.job_id, 0), failures=tuple(named.get(job.job_id, ()))) for job in found
+        replace(job, failure_count=number.get(job.job_id, 0), failures=tuple(named.get(job.job_id, ())))
+        for job in found
     ]
 
 
@@ -152,7 +159,9 @@ async def claim_slice(
     row = await tx.one_or_none(
         update(job_slices)
         .where(job_slices.c.job_id == job_id, job_slices.c.ordinal == ordinal, *_free(now))
-        .values(lease_token=token, lease_until=now + lease, attempts=job_slices.c.attempts + 1, epoch=job_slices.c.epoch + 1)
+        .values(
+            lease_token=token, lease_until=now + lease, attempts=job_slices.c.attempts + 1, epoch=job_slices.c.epoch + 1
+        )
         .returning(*job_slices.c)
     )
     if row is None:
@@ -243,12 +252,13 @@ _JOB_FIELDS = frozenset(column.name for column in jobs.c)
 __all__ = [
     "add_progress",
     "claim_slice",
+    "count_open_slices",
     "create_job",
     "find_ready_slices",
     "get_job",
+    "get_jobs",
     "hold_slice",
     "list_jobs",
-    "count_open_slices",
     "list_slice_results",
     "lock_state",
     "release_slice",

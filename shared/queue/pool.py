@@ -5,7 +5,8 @@ from __future__ import annotations
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError
+from redis.exceptions import BusyLoadingError
+from redis.exceptions import ConnectionError as ConnectionLost
 
 from shared.config import RedisSettings as Settings
 
@@ -24,5 +25,5 @@ async def open_queue(settings: Settings, service: str) -> ArqRedis:
     redis.conn_retries = 3
     # After a crash Redis answers BusyLoading until it has read its file.
     redis.retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5)
-    redis.retry_on_error = [BusyLoadingError, ConnectionError]
+    redis.retry_on_error = [BusyLoadingError, ConnectionLost]
     return await create_pool(redis, default_queue_name=queue_name(settings, service))

@@ -119,7 +119,15 @@ class SliceWorker:
         queue = await open_queue(self._redis, self._dispatcher.service)
         try:
             worker = Worker(
-                functions=[func(cast(WorkerCoroutine, self._run_slice), name=SLICE_TASK, keep_result=0, max_tries=1, timeout=LONGEST_S)],
+                functions=[
+                    func(
+                        cast(WorkerCoroutine, self._run_slice),
+                        name=SLICE_TASK,
+                        keep_result=0,
+                        max_tries=1,
+                        timeout=LONGEST_S,
+                    )
+                ],
                 queue_name=queue_name(self._redis, self._dispatcher.service),
                 redis_pool=queue,
                 max_jobs=self._executor.settings.slices_per_worker,

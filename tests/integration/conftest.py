@@ -141,5 +141,5 @@ def running(settings: Settings, stack: AsyncExitStack) -> Running:
 async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20.0) -> None:
     """Wait until ``condition`` holds; fails the test after ``timeout_s``."""
     async with asyncio.timeout(timeout_s):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the condition is in the stores, not in this process
             await asyncio.sleep(0.02)

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import Message
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a defect
+class Refusal(Exception):
     """A request that is answered with a status instead of a result."""
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL

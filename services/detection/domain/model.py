@@ -96,6 +96,15 @@ class Asset:
 
 
 @dataclass(frozen=True, slots=True)
+class NewAsset:
+    """A photo to register."""
+
+    asset_id: str
+    uri: str
+    captured: Captured | None
+
+
+@dataclass(frozen=True, slots=True)
 class QualityFigures:
     """The stored parts of quality: 0..1, and the angles in degrees."""
 
@@ -167,6 +176,32 @@ class FoundFace:
     quality: QualityFigures
     embedding: bytes
     norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFace:
+    """A stored face. ``claimed``: somebody assigned it, or said whose it is not."""
+
+    face_id: UUID
+    asset_id: str
+    box: Box
+    state: FaceState
+    origin: FaceOrigin
+    claimed: bool
+
+    @property
+    def may_go(self) -> bool:
+        """Whether nothing but a detector ever had to do with it."""
+        return self.origin is FaceOrigin.DETECTED and self.state is FaceState.ACTIVE and not self.claimed
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFace:
+    """A found face and the row it belongs to."""
+
+    face_id: UUID
+    asset_id: str
+    found: FoundFace
 
 
 @dataclass(frozen=True, slots=True)

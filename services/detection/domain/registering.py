@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.detection.domain.model import Asset, Captured, DetectionDeps
+from services.detection.domain.model import Asset, DetectionDeps, NewAsset
 from services.detection.repository.assets import list_face_ids, lock_captured_times, upsert_assets
 from shared.db.engine import Transaction
 from shared.db.outbox import queue_faces
 from shared.errors import FieldViolation, InvalidRequest
 
 MAX_BATCH = 500
-
-
-@dataclass(frozen=True, slots=True)
-class NewAsset:
-    """A photo to register."""
-
-    asset_id: str
-    uri: str
-    captured: Captured | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,9 +182,7 @@ async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFac
     change_id = await record_change(tx, deps, command.library_id, change, caller)
     await delete_assignments(tx, [command.face_id])
     if command.exclude:
-        await insert_exclusion(
-            tx, deps, command.library_id, command.face_id, held.person_id, caller.subject, change_id
-        )
+        await insert_exclusion(tx, deps, command.library_id, command.face_id, held.person_id, caller.subject, change_id)
     await _settle(tx, deps, command.library_id, [command.face_id], {held.person_id})
     return FaceUnassigned(held.person_id, change_id)
 

@@ -75,4 +75,3 @@ def _choose(
         )
         for choice in choose_prototypes(candidates, vectors, rules)
     ]
-

@@ -43,9 +43,7 @@ async def list_people(tx: Transaction, library_id: str, request: PageRequest, wh
             persons.c.cover_face_id,
             persons.c.first_seen,
             persons.c.last_seen,
-        ).where(
-            persons.c.library_id == library_id, persons.c.status.in_(statuses), persons.c.deleted_at.is_(None)
-        )
+        ).where(persons.c.library_id == library_id, persons.c.status.in_(statuses), persons.c.deleted_at.is_(None))
     ]
     if not where.persons_only:
         parts.append(_clusters(library_id, where.min_cluster_faces))

@@ -89,9 +89,7 @@ async def has_face(tx: Transaction, person_id: UUID, face_id: UUID) -> bool:
 async def list_persons(tx: Transaction, library_id: str, request: PageRequest, where: PersonFilter) -> Page[Person]:
     """Persons that pass the filter."""
     last_seen = func.coalesce(persons.c.last_seen, NEVER_SEEN)
-    statement = select(persons).where(
-        persons.c.library_id == library_id, persons.c.status.in_(where.statuses)
-    )
+    statement = select(persons).where(persons.c.library_id == library_id, persons.c.status.in_(where.statuses))
     if where.name_prefix:
         statement = statement.where(persons.c.name_key.startswith(where.name_prefix, autoescape=True))
     if where.has_birth_date is not None:

@@ -9,7 +9,14 @@ import grpc
 import pytest
 from sqlalchemy import func, select
 
-from kith.persons.v1 import assignments_pb2, assignments_pb2_grpc, persons_pb2, persons_pb2_grpc, prototypes_pb2, prototypes_pb2_grpc
+from kith.persons.v1 import (
+    assignments_pb2,
+    assignments_pb2_grpc,
+    persons_pb2,
+    persons_pb2_grpc,
+    prototypes_pb2,
+    prototypes_pb2_grpc,
+)
 from services.persons.server import start
 from shared.db.tables_persons import assignments, changes
 from shared.db.tables_shared import vector_outbox
@@ -74,9 +81,7 @@ async def test_assigning_sets_count_cover_dates_prototypes_and_queues_the_face(
     assert queued == [seeded.face_ids[0]]
 
 
-async def test_of_many_racing_assigns_exactly_one_wins(
-    persons: Persons, seeded: SeededFaces, base: Foundation
-) -> None:
+async def test_of_many_racing_assigns_exactly_one_wins(persons: Persons, seeded: SeededFaces, base: Foundation) -> None:
     people = [await persons.create(f"Person {index}") for index in range(8)]
     outcomes = await asyncio.gather(
         *(persons.assign(seeded.face_ids[0], people[index % 8].id) for index in range(40)), return_exceptions=True

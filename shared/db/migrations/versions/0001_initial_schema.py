@@ -49,9 +49,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("library_id", "asset_id", name=op.f("pk_assets")),
     )
-    op.create_index(
-        "ix_assets_captured", "assets", ["library_id", "captured_at"], unique=False
-    )
+    op.create_index("ix_assets_captured", "assets", ["library_id", "captured_at"], unique=False)
     op.create_index(
         "ix_assets_detection",
         "assets",
@@ -61,9 +59,7 @@ def upgrade() -> None:
     op.create_table(
         "changes",
         sa.Column("change_id", sa.UUID(), nullable=False),
-        sa.Column(
-            "sequence", sa.BigInteger(), sa.Identity(always=True), nullable=False
-        ),
+        sa.Column("sequence", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("library_id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
@@ -77,18 +73,12 @@ def upgrade() -> None:
         sa.Column("undoes", sa.UUID(), nullable=True),
         sa.Column("undone_by", sa.UUID(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["undoes"], ["changes.change_id"], name=op.f("fk_changes_undoes")
-        ),
-        sa.ForeignKeyConstraint(
-            ["undone_by"], ["changes.change_id"], name=op.f("fk_changes_undone_by")
-        ),
+        sa.ForeignKeyConstraint(["undoes"], ["changes.change_id"], name=op.f("fk_changes_undoes")),
+        sa.ForeignKeyConstraint(["undone_by"], ["changes.change_id"], name=op.f("fk_changes_undone_by")),
         sa.PrimaryKeyConstraint("change_id", name=op.f("pk_changes")),
         sa.UniqueConstraint("sequence", name=op.f("uq_changes_sequence")),
     )
-    op.create_index(
-        "ix_changes_page", "changes", ["library_id", "change_id"], unique=False
-    )
+    op.create_index("ix_changes_page", "changes", ["library_id", "change_id"], unique=False)
     op.create_table(
         "cluster_numbers",
         sa.Column("library_id", sa.Text(), nullable=False),
@@ -108,16 +98,12 @@ def upgrade() -> None:
         sa.Column("clustered", sa.BigInteger(), nullable=False),
         sa.Column("noise", sa.BigInteger(), nullable=False),
         sa.Column("kept", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "thresholds", postgresql.JSONB(astext_type=sa.Text()), nullable=False
-        ),
+        sa.Column("thresholds", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("seconds", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("run_id", name=op.f("pk_cluster_runs")),
     )
-    op.create_index(
-        "ix_cluster_runs_page", "cluster_runs", ["library_id", "run_id"], unique=False
-    )
+    op.create_index("ix_cluster_runs_page", "cluster_runs", ["library_id", "run_id"], unique=False)
     op.create_table(
         "detection_sessions",
         sa.Column("session_id", sa.UUID(), nullable=False),
@@ -146,13 +132,9 @@ def upgrade() -> None:
         sa.Column("request_hash", sa.LargeBinary(), nullable=False),
         sa.Column("response", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint(
-            "library_id", "request_id", name=op.f("pk_idempotency_keys")
-        ),
+        sa.PrimaryKeyConstraint("library_id", "request_id", name=op.f("pk_idempotency_keys")),
     )
-    op.create_index(
-        "ix_idempotency_keys_age", "idempotency_keys", ["created_at"], unique=False
-    )
+    op.create_index("ix_idempotency_keys_age", "idempotency_keys", ["created_at"], unique=False)
     op.create_table(
         "jobs",
         sa.Column("job_id", sa.UUID(), nullable=False),
@@ -174,9 +156,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("rate_from", sa.DateTime(timezone=True), nullable=True),
-        sa.Column(
-            "rate_from_done", sa.BigInteger(), server_default="0", nullable=False
-        ),
+        sa.Column("rate_from_done", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("revision", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
         sa.CheckConstraint(
@@ -213,9 +193,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "state IN ('ACTIVE', 'SHADOW', 'RETIRED')", name=op.f("ck_models_state")
-        ),
+        sa.CheckConstraint("state IN ('ACTIVE', 'SHADOW', 'RETIRED')", name=op.f("ck_models_state")),
         sa.PrimaryKeyConstraint("library_id", "model_version", name=op.f("pk_models")),
     )
     op.create_index(
@@ -237,14 +215,10 @@ def upgrade() -> None:
         sa.Column("evidence", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("reviewer", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "answer IN ('ACCEPT', 'REJECT')", name=op.f("ck_reviews_answer")
-        ),
+        sa.CheckConstraint("answer IN ('ACCEPT', 'REJECT')", name=op.f("ck_reviews_answer")),
         sa.PrimaryKeyConstraint("review_id", name=op.f("pk_reviews")),
     )
-    op.create_index(
-        "ix_reviews_library", "reviews", ["library_id", "created_at"], unique=False
-    )
+    op.create_index("ix_reviews_library", "reviews", ["library_id", "created_at"], unique=False)
     op.create_table(
         "vector_outbox",
         sa.Column("kind", sa.Text(), nullable=False),
@@ -255,19 +229,11 @@ def upgrade() -> None:
         sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("claim_version", sa.BigInteger(), nullable=True),
         sa.Column("dirty", sa.Boolean(), server_default="false", nullable=False),
-        sa.CheckConstraint(
-            "kind IN ('FACE', 'CENTROID')", name=op.f("ck_vector_outbox_kind")
-        ),
-        sa.PrimaryKeyConstraint(
-            "kind", "point_id", "model_version", name=op.f("pk_vector_outbox")
-        ),
+        sa.CheckConstraint("kind IN ('FACE', 'CENTROID')", name=op.f("ck_vector_outbox_kind")),
+        sa.PrimaryKeyConstraint("kind", "point_id", "model_version", name=op.f("pk_vector_outbox")),
     )
-    op.create_index(
-        "ix_vector_outbox_library", "vector_outbox", ["library_id"], unique=False
-    )
-    op.create_index(
-        "ix_vector_outbox_queue", "vector_outbox", ["queued_at"], unique=False
-    )
+    op.create_index("ix_vector_outbox_library", "vector_outbox", ["library_id"], unique=False)
+    op.create_index("ix_vector_outbox_queue", "vector_outbox", ["queued_at"], unique=False)
     op.create_table(
         "faces",
         sa.Column("face_id", sa.UUID(), nullable=False),
@@ -277,9 +243,7 @@ def upgrade() -> None:
         sa.Column("box_y", sa.REAL(), nullable=False),
         sa.Column("box_width", sa.REAL(), nullable=False),
         sa.Column("box_height", sa.REAL(), nullable=False),
-        sa.Column(
-            "landmarks", postgresql.ARRAY(sa.REAL(), dimensions=1), nullable=False
-        ),
+        sa.Column("landmarks", postgresql.ARRAY(sa.REAL(), dimensions=1), nullable=False),
         sa.Column("confidence", sa.REAL(), nullable=False),
         sa.Column("quality", sa.REAL(), nullable=False),
         sa.Column("quality_size", sa.REAL(), nullable=False),
@@ -292,12 +256,8 @@ def upgrade() -> None:
         sa.Column("origin", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "origin IN ('DETECTED', 'MANUAL', 'IMPORTED')", name=op.f("ck_faces_origin")
-        ),
-        sa.CheckConstraint(
-            "state IN ('ACTIVE', 'IGNORED', 'NOT_A_FACE')", name=op.f("ck_faces_state")
-        ),
+        sa.CheckConstraint("origin IN ('DETECTED', 'MANUAL', 'IMPORTED')", name=op.f("ck_faces_origin")),
+        sa.CheckConstraint("state IN ('ACTIVE', 'IGNORED', 'NOT_A_FACE')", name=op.f("ck_faces_state")),
         sa.ForeignKeyConstraint(
             ["library_id", "asset_id"],
             ["assets.library_id", "assets.asset_id"],
@@ -311,9 +271,7 @@ def upgrade() -> None:
     op.create_table(
         "job_failures",
         sa.Column("job_id", sa.UUID(), nullable=False),
-        sa.Column(
-            "sequence", sa.BigInteger(), sa.Identity(always=True), nullable=False
-        ),
+        sa.Column("sequence", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("item_id", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
@@ -343,9 +301,7 @@ def upgrade() -> None:
         sa.Column("lease_token", sa.UUID(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "state IN ('OPEN', 'DONE')", name=op.f("ck_job_slices_state")
-        ),
+        sa.CheckConstraint("state IN ('OPEN', 'DONE')", name=op.f("ck_job_slices_state")),
         sa.ForeignKeyConstraint(
             ["job_id"],
             ["jobs.job_id"],
@@ -380,9 +336,7 @@ def upgrade() -> None:
             name=op.f("fk_session_photos_session_id"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint(
-            "session_id", "asset_id", name=op.f("pk_session_photos")
-        ),
+        sa.PrimaryKeyConstraint("session_id", "asset_id", name=op.f("pk_session_photos")),
     )
     op.create_index(
         "ix_session_photos_slice",
@@ -406,18 +360,14 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "state IN ('ACTIVE', 'DISMISSED')", name=op.f("ck_clusters_state")
-        ),
+        sa.CheckConstraint("state IN ('ACTIVE', 'DISMISSED')", name=op.f("ck_clusters_state")),
         sa.ForeignKeyConstraint(
             ["cover_face_id"],
             ["faces.face_id"],
             name=op.f("fk_clusters_cover_face_id"),
             ondelete="SET NULL",
         ),
-        sa.ForeignKeyConstraint(
-            ["run_id"], ["cluster_runs.run_id"], name=op.f("fk_clusters_run_id")
-        ),
+        sa.ForeignKeyConstraint(["run_id"], ["cluster_runs.run_id"], name=op.f("fk_clusters_run_id")),
         sa.PrimaryKeyConstraint("cluster_id", name=op.f("pk_clusters")),
     )
     op.create_index(
@@ -426,9 +376,7 @@ def upgrade() -> None:
         ["library_id", "face_count", "cluster_id"],
         unique=False,
     )
-    op.create_index(
-        "uq_clusters_number", "clusters", ["library_id", "number"], unique=True
-    )
+    op.create_index("uq_clusters_number", "clusters", ["library_id", "number"], unique=True)
     op.create_table(
         "face_embeddings",
         sa.Column("face_id", sa.UUID(), nullable=False),
@@ -442,9 +390,7 @@ def upgrade() -> None:
             name=op.f("fk_face_embeddings_face_id"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint(
-            "face_id", "model_version", name=op.f("pk_face_embeddings")
-        ),
+        sa.PrimaryKeyConstraint("face_id", "model_version", name=op.f("pk_face_embeddings")),
     )
     op.create_index(
         "ix_face_embeddings_library",
@@ -464,9 +410,7 @@ def upgrade() -> None:
         sa.Column("birth_day", sa.SmallInteger(), nullable=True),
         sa.Column("merged_into", sa.UUID(), nullable=True),
         sa.Column("cover_face_id", sa.UUID(), nullable=True),
-        sa.Column(
-            "cover_by_hand", sa.Boolean(), server_default="false", nullable=False
-        ),
+        sa.Column("cover_by_hand", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("notes", sa.Text(), server_default="", nullable=False),
         sa.Column(
             "external_ids",
@@ -481,18 +425,14 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "status IN ('ACTIVE', 'HIDDEN', 'MERGED')", name=op.f("ck_persons_status")
-        ),
+        sa.CheckConstraint("status IN ('ACTIVE', 'HIDDEN', 'MERGED')", name=op.f("ck_persons_status")),
         sa.ForeignKeyConstraint(
             ["cover_face_id"],
             ["faces.face_id"],
             name=op.f("fk_persons_cover_face_id"),
             ondelete="SET NULL",
         ),
-        sa.ForeignKeyConstraint(
-            ["merged_into"], ["persons.person_id"], name=op.f("fk_persons_merged_into")
-        ),
+        sa.ForeignKeyConstraint(["merged_into"], ["persons.person_id"], name=op.f("fk_persons_merged_into")),
         sa.PrimaryKeyConstraint("person_id", name=op.f("pk_persons")),
     )
     op.create_index(
@@ -523,29 +463,19 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("change_id", sa.UUID(), nullable=False),
         sa.Column("assigned_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "source IN ('HUMAN', 'MACHINE')", name=op.f("ck_assignments_source")
-        ),
-        sa.ForeignKeyConstraint(
-            ["change_id"], ["changes.change_id"], name=op.f("fk_assignments_change_id")
-        ),
+        sa.CheckConstraint("source IN ('HUMAN', 'MACHINE')", name=op.f("ck_assignments_source")),
+        sa.ForeignKeyConstraint(["change_id"], ["changes.change_id"], name=op.f("fk_assignments_change_id")),
         sa.ForeignKeyConstraint(
             ["face_id"],
             ["faces.face_id"],
             name=op.f("fk_assignments_face_id"),
             ondelete="CASCADE",
         ),
-        sa.ForeignKeyConstraint(
-            ["person_id"], ["persons.person_id"], name=op.f("fk_assignments_person_id")
-        ),
+        sa.ForeignKeyConstraint(["person_id"], ["persons.person_id"], name=op.f("fk_assignments_person_id")),
         sa.PrimaryKeyConstraint("face_id", name=op.f("pk_assignments")),
     )
-    op.create_index(
-        "ix_assignments_library", "assignments", ["library_id"], unique=False
-    )
-    op.create_index(
-        "ix_assignments_person", "assignments", ["person_id", "face_id"], unique=False
-    )
+    op.create_index("ix_assignments_library", "assignments", ["library_id"], unique=False)
+    op.create_index("ix_assignments_person", "assignments", ["person_id", "face_id"], unique=False)
     op.create_table(
         "centroids",
         sa.Column("centroid_id", sa.UUID(), nullable=False),
@@ -560,9 +490,7 @@ def upgrade() -> None:
         sa.Column("members_hash", sa.LargeBinary(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("computed_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "kind IN ('GLOBAL', 'CLUSTER')", name=op.f("ck_centroids_kind")
-        ),
+        sa.CheckConstraint("kind IN ('GLOBAL', 'CLUSTER')", name=op.f("ck_centroids_kind")),
         sa.ForeignKeyConstraint(
             ["person_id"],
             ["persons.person_id"],
@@ -603,9 +531,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("face_id", name=op.f("pk_cluster_members")),
     )
-    op.create_index(
-        "ix_cluster_members_library", "cluster_members", ["library_id"], unique=False
-    )
+    op.create_index("ix_cluster_members_library", "cluster_members", ["library_id"], unique=False)
     op.create_index(
         "ix_cluster_members_page",
         "cluster_members",
@@ -621,27 +547,19 @@ def upgrade() -> None:
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("change_id", sa.UUID(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["change_id"], ["changes.change_id"], name=op.f("fk_exclusions_change_id")
-        ),
+        sa.ForeignKeyConstraint(["change_id"], ["changes.change_id"], name=op.f("fk_exclusions_change_id")),
         sa.ForeignKeyConstraint(
             ["face_id"],
             ["faces.face_id"],
             name=op.f("fk_exclusions_face_id"),
             ondelete="CASCADE",
         ),
-        sa.ForeignKeyConstraint(
-            ["person_id"], ["persons.person_id"], name=op.f("fk_exclusions_person_id")
-        ),
+        sa.ForeignKeyConstraint(["person_id"], ["persons.person_id"], name=op.f("fk_exclusions_person_id")),
         sa.PrimaryKeyConstraint("exclusion_id", name=op.f("pk_exclusions")),
     )
-    op.create_index(
-        "ix_exclusions_page", "exclusions", ["library_id", "exclusion_id"], unique=False
-    )
+    op.create_index("ix_exclusions_page", "exclusions", ["library_id", "exclusion_id"], unique=False)
     op.create_index("ix_exclusions_person", "exclusions", ["person_id"], unique=False)
-    op.create_index(
-        "uq_exclusions_pair", "exclusions", ["face_id", "person_id"], unique=True
-    )
+    op.create_index("uq_exclusions_pair", "exclusions", ["face_id", "person_id"], unique=True)
     op.create_table(
         "suggestions",
         sa.Column("suggestion_id", sa.UUID(), nullable=False),
@@ -692,9 +610,7 @@ def upgrade() -> None:
         ["person_id", "state", "confidence", "suggestion_id"],
         unique=False,
     )
-    op.create_index(
-        "uq_suggestions_pair", "suggestions", ["face_id", "person_id"], unique=True
-    )
+    op.create_index("uq_suggestions_pair", "suggestions", ["face_id", "person_id"], unique=True)
     op.create_table(
         "prototypes",
         sa.Column("face_id", sa.UUID(), nullable=False),
@@ -719,9 +635,7 @@ def upgrade() -> None:
             name=op.f("fk_prototypes_face_id"),
             ondelete="CASCADE",
         ),
-        sa.ForeignKeyConstraint(
-            ["person_id"], ["persons.person_id"], name=op.f("fk_prototypes_person_id")
-        ),
+        sa.ForeignKeyConstraint(["person_id"], ["persons.person_id"], name=op.f("fk_prototypes_person_id")),
         sa.PrimaryKeyConstraint("face_id", name=op.f("pk_prototypes")),
     )
     op.create_index("ix_prototypes_person", "prototypes", ["person_id"], unique=False)
@@ -761,9 +675,7 @@ def downgrade() -> None:
     op.drop_table("clusters")
     op.drop_index("ix_session_photos_slice", table_name="session_photos")
     op.drop_table("session_photos")
-    op.drop_index(
-        "ix_job_slices_open", table_name="job_slices", postgresql_where="state = 'OPEN'"
-    )
+    op.drop_index("ix_job_slices_open", table_name="job_slices", postgresql_where="state = 'OPEN'")
     op.drop_table("job_slices")
     op.drop_table("job_failures")
     op.drop_index("ix_faces_page", table_name="faces")
@@ -774,9 +686,7 @@ def downgrade() -> None:
     op.drop_table("vector_outbox")
     op.drop_index("ix_reviews_library", table_name="reviews")
     op.drop_table("reviews")
-    op.drop_index(
-        "uq_models_active", table_name="models", postgresql_where="state = 'ACTIVE'"
-    )
+    op.drop_index("uq_models_active", table_name="models", postgresql_where="state = 'ACTIVE'")
     op.drop_table("models")
     op.drop_index("ix_jobs_page", table_name="jobs")
     op.drop_index(
