@@ -128,7 +128,7 @@ class WorkerProcess:
         await asyncio.gather(*self._chores, return_exceptions=True)
 
     async def wait(self) -> None:
-        """Returns only if a chore ends, which none should; raises what ended it."""
+        """Returns only if a chore or the taking of slices ends, which none should; raises what ended it."""
         done, _ = await asyncio.wait(self._chores, return_when=asyncio.FIRST_COMPLETED)
         for chore in done:
             chore.result()
@@ -146,7 +146,7 @@ async def start_worker(
     executor = SliceExecutor(handlers, base.database, base.clock, base.ids, settings.jobs)
     dispatcher = Dispatcher(service, tuple(handlers), base.database, base.listener, base.clock, settings.jobs)
     slices = SliceWorker(executor, dispatcher, settings.redis)
-    slices.start()
+    taking = slices.start()
     relay = Relay(
         base.database, base.qdrant, base.collections, base.listener, base.clock, settings.relay, settings.qdrant
     )
@@ -155,4 +155,5 @@ async def start_worker(
         "outbox-measure": measure_outbox(base.database, base.clock, base.metrics),
         "old-answers": forget_old_answers(base.database, base.clock),
     }
-    return WorkerProcess(slices, health, [asyncio.create_task(work, name=name) for name, work in chores.items()])
+    running = [asyncio.create_task(work, name=name) for name, work in chores.items()]
+    return WorkerProcess(slices, health, [taking, *running])

@@ -6,6 +6,7 @@ strides from the anchor's centre, which lies at column * stride, row * stride as
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -137,8 +138,11 @@ class Detector(nn.Module):
         return outputs
 
 
-def export_detector(net: Detector, path: Path) -> None:
+def export_detector(net: Detector, path: Path, score_floor: float = 0.5) -> None:
     """Writes the detector in the form of InsightFace's batch-1 packs.
+
+    Scores learn the overlap with the face, so the score that best parts faces from the rest is not 0.5: logits are
+    shifted until `score_floor` comes out as 0.5, where InsightFace and Kith expect the line.
 
     Input `input.1` (1, 3, ?, ?); nine outputs, each (places * 2, k): scores of strides 8, 16, 32, then boxes, then
     key points; by Transpose(2, 3, 0, 1) and Reshape(-1, k).
@@ -166,7 +170,9 @@ def export_detector(net: Detector, path: Path) -> None:
         start = 0
         for part, width in enumerate(WIDTHS):
             rows = slice(start, start + ANCHORS * width)
-            weight, bias = (head.weight.detach()[rows].numpy(), head.bias.detach()[rows].numpy())
+            weight, bias = head.weight.detach()[rows].numpy(), head.bias.detach()[rows].numpy()
+            if part == 0:
+                bias = bias - np.float32(math.log(score_floor / (1 - score_floor)))
             name = graph.convolution(feature, weight, bias, 1, 0, 1)
             shape = graph.constant(np.array([-1, width], np.int64), f"rows{index}_{part}")
             name = graph.node("Reshape", [graph.node("Transpose", [name], perm=[2, 3, 0, 1]), shape])

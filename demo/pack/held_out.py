@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.drawing import AlbumTruth
+from demo.drawing import AlbumPhoto, AlbumTruth
 
 MATCH_OVERLAP = 0.5
 DETECTION_SIZE = (640, 640)
@@ -64,6 +64,26 @@ def _match(boxes: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np
     return owner
 
 
+def fit_score_floor(detector_file: Path, album: Path, truth: AlbumTruth) -> float:
+    """The score from which on faces and false finds part best on an album: the middle of the highest F1."""
+    from insightface.model_zoo import get_model
+
+    detector = get_model(str(detector_file), providers=["CPUExecutionProvider"])
+    detector.prepare(ctx_id=-1, input_size=DETECTION_SIZE, det_thresh=0.4)
+    scores: list[float] = []
+    right: list[bool] = []
+    for photo in truth.photos:
+        found, _ = detector.detect(np.asarray(cv2.imread(str(album / photo.file)), np.uint8))
+        owner = _match(np.asarray(found[:, :4], np.float32), _drawn_boxes(photo))
+        scores += found[:, 4].tolist()
+        right += (owner >= 0).tolist()
+    drawn = sum(len(photo.faces) for photo in truth.photos)
+    score, good = np.array(scores), np.array(right)
+    floors = np.arange(0.4, 0.8, 0.01)
+    f1 = np.array([2 * good[score >= floor].sum() / (drawn + (score >= floor).sum()) for floor in floors])
+    return round(float(np.median(floors[f1 >= f1.max() - 0.001])), 3)
+
+
 def find_faces(pack: Path, album: Path, truth: AlbumTruth) -> FoundFaces:
     """Detects and embeds every face of an album with the pack in a folder of that path."""
     from insightface.model_zoo import get_model
@@ -79,10 +99,7 @@ def find_faces(pack: Path, album: Path, truth: AlbumTruth) -> FoundFaces:
     for photo in truth.photos:
         image = np.asarray(cv2.imread(str(album / photo.file)), np.uint8)
         found, landmarks = detector.detect(image)
-        owner = _match(
-            np.asarray(found[:, :4], np.float32),
-            np.array([_corners(face.box) for face in photo.faces], np.float32).reshape(-1, 4),
-        )
+        owner = _match(np.asarray(found[:, :4], np.float32), _drawn_boxes(photo))
         labels = []
         for face in photo.faces:
             labels.append(strangers if face.person is None else numbers[face.person])
@@ -104,9 +121,10 @@ def _embed(recogniser: object, image: NDArray[np.uint8], landmarks: NDArray[np.f
     return np.asarray(recogniser.get_feat(crop).ravel(), np.float32)  # type: ignore[attr-defined]
 
 
-def _corners(box: tuple[float, ...]) -> tuple[float, float, float, float]:
-    x, y, width, height = box
-    return (x, y, x + width, y + height)
+def _drawn_boxes(photo: AlbumPhoto) -> NDArray[np.float32]:
+    boxes = np.array([face.box for face in photo.faces], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def pair_scores(faces: FoundFaces) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -35,24 +35,32 @@ class Thresholds:
     assign_floor: float
 
 
-def _centroids(embeddings: NDArray[np.float32], clusters: NDArray[np.int64]) -> NDArray[np.float32]:
-    sums = np.stack([embeddings[clusters == number].sum(axis=0) for number in range(clusters.max() + 1)])
-    return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
+def _sums(embeddings: NDArray[np.float32], clusters: NDArray[np.int64]) -> NDArray[np.float32]:
+    sums = np.zeros((clusters.max() + 1, embeddings.shape[1]), np.float32)
+    np.add.at(sums, clusters[clusters >= 0], embeddings[clusters >= 0])
+    return sums
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def _merge(embeddings: NDArray[np.float32], clusters: NDArray[np.int64], floor: float) -> NDArray[np.int64]:
     """Joins the two clusters with the closest centroids until none are closer than the floor."""
-    clusters = clusters.copy()
-    while clusters.max() > 0:
-        centroids = _centroids(embeddings, clusters)
-        cosine = centroids @ centroids.T
-        np.fill_diagonal(cosine, -1)
-        first, second = np.unravel_index(int(cosine.argmax()), cosine.shape)
-        if cosine[first, second] < floor:
-            break
-        clusters[clusters == max(first, second)] = min(first, second)
-        clusters[clusters > max(first, second)] -= 1
-    return clusters
+    sums = _sums(embeddings, clusters)
+    owner = np.arange(len(sums))
+    cosine = _unit(sums) @ _unit(sums).T
+    np.fill_diagonal(cosine, -1)
+    while cosine.max() >= floor:
+        first, second = sorted(np.unravel_index(int(cosine.argmax()), cosine.shape))
+        sums[first] += sums[second]
+        owner[owner == second] = first
+        row = _unit(sums) @ _unit(sums[first : first + 1])[0]
+        row[cosine[first] == -1] = -1
+        cosine[first], cosine[:, first] = row, row
+        cosine[second], cosine[:, second], cosine[first, first] = -1, -1, -1
+    numbers = np.unique(owner, return_inverse=True)[1]
+    return np.where(clusters >= 0, numbers[clusters], -1)
 
 
 def cluster_faces(
@@ -80,8 +88,9 @@ def refine_clusters(
     clusters = _merge(embeddings, clusters, merge)
     noise = np.flatnonzero(clusters < 0)
     if len(noise):
-        cosine = np.sort(embeddings[noise] @ _centroids(embeddings, clusters).T, axis=1)
-        best = (embeddings[noise] @ _centroids(embeddings, clusters).T).argmax(axis=1)
+        cosine = embeddings[noise] @ _unit(_sums(embeddings, clusters)).T
+        best = cosine.argmax(axis=1)
+        cosine = np.sort(cosine, axis=1)
         lead = cosine[:, -1] - (cosine[:, -2] if cosine.shape[1] > 1 else -1)
         near = (cosine[:, -1] > attach) & (lead > attach_margin)
         clusters[noise[near]] = best[near]
@@ -125,7 +134,7 @@ def fit_thresholds(faces: FoundFaces, seed: int) -> Thresholds:
     trials: list[tuple[float, tuple[float, float, float]]] = []
     for link in floors:
         linked = link_faces(embeddings, link)
-        for merge, attach in product(np.arange(0.4, 0.81, 0.05), np.arange(0.25, 0.71, 0.05)):
+        for merge, attach in product(np.arange(0.4, 0.86, 0.05), np.arange(0.3, 0.76, 0.05)):
             clusters = refine_clusters(embeddings, linked, float(merge), float(attach), 0.05)
             trials.append((pairwise_f1(people, clusters)[2], (link, float(merge), float(attach))))
     best = max(score for score, _ in trials)

@@ -103,9 +103,21 @@ def pod_labels(workload: Manifest) -> dict[str, str]:
 
 
 def only_container(workload: Manifest) -> Manifest:
-    """The one container of a pod: every process is alone in its own. Raises ValueError if it is not."""
+    """The one container that stays: every process is alone in its own pod. Raises ValueError if it is not."""
     (container,) = pod_spec(workload)["containers"]
     return dict(container)
+
+
+def init_containers(workload: Manifest) -> list[Manifest]:
+    """The containers that end before :func:`only_container` starts."""
+    return list(pod_spec(workload).get("initContainers", []))
+
+
+def walk_containers(workload: Manifest) -> Iterator[tuple[str, Manifest]]:
+    """Every container of a pod with the name a violation on it goes by, those that run first before the one that stays."""
+    for container in init_containers(workload):
+        yield f"{name_object(workload)}, {container['name']}", container
+    yield name_object(workload), only_container(workload)
 
 
 def walk_variables(node: object) -> Iterator[str]:

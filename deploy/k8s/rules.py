@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate
 
 from deploy.k8s.manifests import (
     Manifest,
     Violation,
+    init_containers,
     name_object,
     only_container,
     pod_labels,
     pod_spec,
     select_kind,
     select_workloads,
+    walk_containers,
 )
 from shared.config import ServiceAddresses
+from shared.rpc.health import LIVENESS
 
 # matchLabelKeys in topology spread constraints and unhealthyPodEvictionPolicy are on by default from here.
 OLDEST_KUBERNETES = "1.30"
 
 SERVICES = tuple(ServiceAddresses.model_fields)
+PREPARE = "services.detection.prepare"
 MODULES = frozenset(
-    [f"services.{name}.{role}" for name in SERVICES for role in ("server", "worker")] + ["shared.migrate"]
+    [f"services.{name}.{role}" for name in SERVICES for role in ("server", "worker")] + ["shared.migrate", PREPARE]
 )
+# Permits creating and dropping collections.
+DESTRUCTIVE = "KITH_QDRANT_ALLOW_DESTRUCTIVE"
 GPU = "nvidia.com/gpu"
 
 
@@ -37,22 +43,19 @@ def check_schema(manifests: Sequence[Manifest]) -> Iterator[Violation]:
                 kubernetes_validate.validate(manifest, version, strict=True)
             except kubernetes_validate.ValidationError as error:
                 path = ".".join(str(part) for part in error.path)
-                yield Violation(
-                    name_object(manifest), f"Kubernetes {version}: {path or 'object'}: {error.message}"
-                )
+                yield Violation(name_object(manifest), f"Kubernetes {version}: {path or 'object'}: {error.message}")
             except kubernetes_validate.SchemaNotFoundError as error:
                 yield Violation(name_object(manifest), error.message)
 
 
 def check_commands(manifests: Sequence[Manifest], root: Path) -> Iterator[Violation]:
-    """Each process is run by exactly one workload, as ``python -m MODULE``, and its file is in the tree.
+    """Each process is run by exactly one container, as ``python -m MODULE``, and its file is in the tree.
 
     Files are asked for once the tree under ``root`` has the first of them.
     """
     present = {module for module in MODULES if (root / module.replace(".", "/")).with_suffix(".py").is_file()}
     run: dict[str, str] = {}
-    for workload in select_workloads(manifests):
-        where, container = name_object(workload), only_container(workload)
+    for where, container in (found for workload in select_workloads(manifests) for found in walk_containers(workload)):
         match container:
             case {"args": ["python", "-m", module], **rest} if "command" not in rest:
                 if module not in MODULES:
@@ -68,6 +71,28 @@ def check_commands(manifests: Sequence[Manifest], root: Path) -> Iterator[Violat
         yield Violation("kustomization", f"nothing runs {module}")
 
 
+def check_preparation(manifests: Sequence[Manifest]) -> Iterator[Violation]:
+    """The collections are prepared before the detection server starts, and nothing else may create or drop any."""
+    for workload in select_workloads(manifests):
+        wanted = int(workload["metadata"]["name"] == "detection-server")
+        if sum(map(_prepares, init_containers(workload))) != wanted:
+            lacking = "lacks" if wanted else "must not have"
+            yield Violation(name_object(workload), f"{lacking} an init container that runs {PREPARE}")
+        for where, container in walk_containers(workload):
+            flags = [entry.get("value") for entry in container.get("env", []) if entry["name"] == DESTRUCTIVE]
+            if _prepares(container) and flags != ["true"]:
+                yield Violation(where, f"needs {DESTRUCTIVE}=true")
+            elif flags and not _prepares(container):
+                yield Violation(where, f"must not set {DESTRUCTIVE}")
+    for config in select_kind(manifests, "ConfigMap"):
+        if DESTRUCTIVE in config["data"]:
+            yield Violation(name_object(config), f"must not set {DESTRUCTIVE}")
+
+
+def _prepares(container: Manifest) -> bool:
+    return PREPARE in (container.get("args") or [])
+
+
 def check_references(manifests: Sequence[Manifest]) -> Iterator[Violation]:
     """Selectors match the pods they mean; autoscalers, budgets, services and policies have a target."""
     deployments = select_kind(manifests, "Deployment")
@@ -79,9 +104,7 @@ def check_references(manifests: Sequence[Manifest]) -> Iterator[Violation]:
         elif matched > 1:
             yield Violation(name_object(deployment), "its selector matches pods of another workload")
     for service in select_kind(manifests, "Service"):
-        targets = [
-            d for d in deployments if _matches({"matchLabels": service["spec"]["selector"]}, pod_labels(d))
-        ]
+        targets = [d for d in deployments if _matches({"matchLabels": service["spec"]["selector"]}, pod_labels(d))]
         if len(targets) != 1:
             yield Violation(name_object(service), f"its selector matches {len(targets)} Deployments, not one")
     for budget in select_kind(manifests, "PodDisruptionBudget"):
@@ -91,9 +114,7 @@ def check_references(manifests: Sequence[Manifest]) -> Iterator[Violation]:
     for autoscaler in select_kind(manifests, "HorizontalPodAutoscaler"):
         target = autoscaler["spec"]["scaleTargetRef"]
         if target["kind"] != "Deployment" or target["name"] not in by_name:
-            yield Violation(
-                name_object(autoscaler), f"scales {target['kind']}/{target['name']}, which does not exist"
-            )
+            yield Violation(name_object(autoscaler), f"scales {target['kind']}/{target['name']}, which does not exist")
         elif "replicas" in by_name[target["name"]]["spec"]:
             yield Violation(name_object(by_name[target["name"]]), "sets replicas, which its autoscaler owns")
 
@@ -113,20 +134,24 @@ def check_policies(manifests: Sequence[Manifest]) -> Iterator[Violation]:
             for direction in policy["spec"]["policyTypes"]
         }
         if directions != {"Ingress", "Egress"}:
-            yield Violation(
-                name_object(workload), f"network policies govern only {sorted(directions)} of its pods"
-            )
+            yield Violation(name_object(workload), f"network policies govern only {sorted(directions)} of its pods")
 
 
 def check_ports(manifests: Sequence[Manifest]) -> Iterator[Violation]:
-    """Every Deployment has all three probes; they, services and the scrape annotation use declared ports."""
+    """Every Deployment has all three probes; they, services and the scrape annotation use declared ports.
+
+    Startup and liveness ask for the service that is SERVING as long as the process answers, readiness for all of it.
+    """
     for deployment in select_kind(manifests, "Deployment"):
         where, container = name_object(deployment), only_container(deployment)
         numbers = {port["containerPort"] for port in container.get("ports", [])}
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            port = container.get(probe, {}).get("grpc", {}).get("port")
+        for probe, wanted in (("startupProbe", LIVENESS), ("livenessProbe", LIVENESS), ("readinessProbe", "")):
+            asked = container.get(probe, {}).get("grpc", {})
+            port = asked.get("port")
             if port not in numbers:
                 yield Violation(where, f"{probe} asks port {port}, which the container does not declare")
+            elif asked.get("service", "") != wanted:
+                yield Violation(where, f"{probe} asks for '{asked.get('service', '')}' instead of '{wanted}'")
         annotations = deployment["spec"]["template"]["metadata"].get("annotations", {})
         scraped = annotations.get("prometheus.io/port")
         if scraped not in {str(number) for number in numbers}:
@@ -138,55 +163,69 @@ def check_ports(manifests: Sequence[Manifest]) -> Iterator[Violation]:
             names = {port["name"] for port in only_container(deployment).get("ports", [])}
             for port in service["spec"]["ports"]:
                 if port["targetPort"] not in names:
-                    yield Violation(
-                        name_object(service), f"targets port {port['targetPort']}, which no container has"
-                    )
+                    yield Violation(name_object(service), f"targets port {port['targetPort']}, which no container has")
 
 
 def check_hardening(manifests: Sequence[Manifest]) -> Iterator[Violation]:
     """Every pod meets the restricted Pod Security Standard, holds no API token, and states what it uses."""
     for workload in select_workloads(manifests):
-        pod, container = pod_spec(workload), only_container(workload)
-        pod_security, security = pod.get("securityContext", {}), container.get("securityContext", {})
-        resources = container.get("resources", {})
+        pod = pod_spec(workload)
+        security = pod.get("securityContext", {})
         held = {
-            "runs as root": pod_security.get("runAsNonRoot") is True,
-            "has no seccomp profile": pod_security.get("seccompProfile") == {"type": "RuntimeDefault"},
-            "may gain privileges": security.get("allowPrivilegeEscalation") is False,
-            "keeps capabilities": security.get("capabilities") == {"drop": ["ALL"]},
-            "has a writable root file system": security.get("readOnlyRootFilesystem") is True,
+            "runs as root": security.get("runAsNonRoot") is True,
+            "has no seccomp profile": security.get("seccompProfile") == {"type": "RuntimeDefault"},
             "mounts an API token": pod.get("automountServiceAccountToken") is False,
             "gets variables named after Services": pod.get("enableServiceLinks") is False,
-            "states no requests": {"cpu", "memory"} <= resources.get("requests", {}).keys(),
-            "states no limits": {"cpu", "memory"} <= resources.get("limits", {}).keys(),
         }
-        for what, ok in held.items():
-            if not ok:
-                yield Violation(name_object(workload), what)
+        yield from (Violation(name_object(workload), what) for what, ok in held.items() if not ok)
         volumes = {volume["name"] for volume in pod.get("volumes", [])}
-        for mount in container.get("volumeMounts", []):
-            if mount["name"] not in volumes:
-                yield Violation(
-                    name_object(workload), f"mounts {mount['name']}, which is no volume of its pod"
-                )
+        for where, container in walk_containers(workload):
+            yield from (Violation(where, what) for what in _soft_spots(container, volumes))
+
+
+def _soft_spots(container: Manifest, volumes: set[str]) -> Iterator[str]:
+    security, resources = container.get("securityContext", {}), container.get("resources", {})
+    held = {
+        "may gain privileges": security.get("allowPrivilegeEscalation") is False,
+        "keeps capabilities": security.get("capabilities") == {"drop": ["ALL"]},
+        "has a writable root file system": security.get("readOnlyRootFilesystem") is True,
+        "states no requests": {"cpu", "memory"} <= resources.get("requests", {}).keys(),
+        "states no limits": {"cpu", "memory"} <= resources.get("limits", {}).keys(),
+    }
+    yield from (what for what, ok in held.items() if not ok)
+    for mount in container.get("volumeMounts", []):
+        if mount["name"] not in volumes:
+            yield f"mounts {mount['name']}, which is no volume of its pod"
 
 
 def check_accelerators(manifests: Sequence[Manifest], overlay: str) -> Iterator[Violation]:
-    """In ``gpu`` the detection server alone has the GPU image, a GPU and its node; in ``cpu`` nothing has."""
+    """In ``gpu`` the detection server alone has the GPU image, a GPU and its node; in ``cpu`` nothing has.
+
+    Its init containers have the image only: what they do needs no GPU.
+    """
     for workload in select_workloads(manifests):
-        pod, container = pod_spec(workload), only_container(workload)
-        variables = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+        pod = pod_spec(workload)
+        wanted = overlay == "gpu" and workload["metadata"]["name"] == "detection-server"
         signs = {
-            "the gpu image": container["image"].endswith(":gpu"),
-            f"a limit of one {GPU}": container.get("resources", {}).get("limits", {}).get(GPU) == "1",
             "a node selector": "nodeSelector" in pod,
             "a toleration": any(toleration.get("key") == GPU for toleration in pod.get("tolerations", [])),
-            "KITH_MODEL_PROVIDER=cuda": variables.get("KITH_MODEL_PROVIDER") == "cuda",
         }
-        wanted = overlay == "gpu" and workload["metadata"]["name"] == "detection-server"
-        for what, has in signs.items():
-            if has != wanted:
-                yield Violation(name_object(workload), f"{'lacks' if wanted else 'must not have'} {what}")
+        yield from _wrong_signs(name_object(workload), signs, wanted)
+        starting = init_containers(workload)
+        for where, container in walk_containers(workload):
+            variables = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+            holds = {
+                f"a limit of one {GPU}": container.get("resources", {}).get("limits", {}).get(GPU) == "1",
+                "KITH_MODEL_PROVIDER=cuda": variables.get("KITH_MODEL_PROVIDER") == "cuda",
+            }
+            yield from _wrong_signs(where, {"the gpu image": container["image"].endswith(":gpu")}, wanted)
+            yield from _wrong_signs(where, holds, wanted and container not in starting)
+
+
+def _wrong_signs(where: str, signs: dict[str, bool], wanted: bool) -> Iterator[Violation]:
+    for what, has in signs.items():
+        if has != wanted:
+            yield Violation(where, f"{'lacks' if wanted else 'must not have'} {what}")
 
 
 def check_secrets(manifests: Sequence[Manifest], examples: Sequence[Manifest]) -> Iterator[Violation]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from unittest import mock
 
 from pydantic import BaseModel, ValidationError
@@ -17,11 +17,13 @@ from pydantic import BaseModel, ValidationError
 from deploy.k8s.manifests import (
     Manifest,
     Violation,
+    init_containers,
     name_object,
     only_container,
     pod_spec,
     select_kind,
     select_workloads,
+    walk_containers,
     walk_variables,
 )
 from shared.config import ServiceAddresses, Settings, load_settings
@@ -55,40 +57,49 @@ def check_settings(manifests: Sequence[Manifest], secrets: Sequence[Manifest]) -
     ``secrets`` stand in for the cluster's own: a variable taken from a key that none of them has is refused.
     """
     for workload in select_workloads(manifests):
-        where = name_object(workload)
-        try:
-            settings = read_settings(workload, manifests, secrets)
-        except KeyError as missing:
-            yield Violation(where, f"takes a variable from {missing.args[0]}, which does not exist")
-        except ValidationError as invalid:
-            for error in invalid.errors():
-                yield Violation(where, f"setting {'.'.join(map(str, error['loc']))}: {error['msg']}")
-        else:
-            for what in (*_differing_ports(workload, settings), *_missing_mounts(workload, settings)):
-                yield Violation(where, what)
-            for what in (*_short_grace(workload, settings), *_unknown_targets(settings, manifests)):
+        for where, container in walk_containers(workload):
+            for what in _wrong_settings(workload, container, manifests, secrets):
                 yield Violation(where, what)
 
 
-def read_settings(workload: Manifest, manifests: Sequence[Manifest], secrets: Sequence[Manifest]) -> Settings:
-    """What ``load_settings`` will return in the workload's container.
+def _wrong_settings(
+    workload: Manifest, container: Manifest, manifests: Sequence[Manifest], secrets: Sequence[Manifest]
+) -> Iterator[str]:
+    try:
+        settings = read_settings(container, manifests, secrets)
+    except KeyError as missing:
+        yield f"takes a variable from {missing.args[0]}, which does not exist"
+        return
+    except ValidationError as invalid:
+        for error in invalid.errors():
+            yield f"setting {'.'.join(map(str, error['loc']))}: {error['msg']}"
+        return
+    yield from _unknown_targets(settings, manifests)
+    if container in init_containers(workload):
+        yield from _missing_mounts(container, _written_paths(workload, settings))
+        yield from _differing_variables(container, only_container(workload))
+    else:
+        yield from _missing_mounts(container, _written_paths(workload, settings) | _read_paths(workload, settings))
+        yield from _differing_ports(workload, settings)
+        yield from _short_grace(workload, settings)
+
+
+def read_settings(container: Manifest, manifests: Sequence[Manifest], secrets: Sequence[Manifest]) -> Settings:
+    """What ``load_settings`` will return in the container.
 
     Raises KeyError naming a ConfigMap, Secret or key that does not exist, and ``pydantic.ValidationError``.
     """
     # Settings are read from the process's environment and nowhere else: the container's takes its place.
-    with mock.patch.dict(os.environ, read_environment(workload, manifests, secrets), clear=True):
+    with mock.patch.dict(os.environ, read_environment(container, manifests, secrets), clear=True):
         return load_settings()
 
 
-def read_environment(
-    workload: Manifest, manifests: Sequence[Manifest], secrets: Sequence[Manifest]
-) -> dict[str, str]:
-    """The variables of the workload's container. Raises KeyError as :func:`read_settings` does."""
+def read_environment(container: Manifest, manifests: Sequence[Manifest], secrets: Sequence[Manifest]) -> dict[str, str]:
+    """The container's variables. Raises KeyError as :func:`read_settings` does."""
     stores: dict[str, Mapping[str, str]] = {
         name_object(manifest): manifest.get("data", manifest.get("stringData", {}))
         for manifest in (*select_kind(manifests, "ConfigMap"), *secrets)
     }
-    container = only_container(workload)
     environment: dict[str, str] = {}
     for source in container.get("envFrom", []):
         environment |= stores[f"ConfigMap/{source['configMapRef']['name']}"]
@@ -128,13 +139,37 @@ def _differing_ports(workload: Manifest, settings: Settings) -> Iterator[str]:
         yield f"listens on {settings.rpc.host}, where neither probes nor callers reach it"
 
 
-def _missing_mounts(workload: Manifest, settings: Settings) -> Iterator[str]:
-    mounts = [PurePath(mount["mountPath"]) for mount in only_container(workload).get("volumeMounts", [])]
-    needed = {"KITH_DATA_DIR": settings.data_dir}
+def _differing_variables(starting: Manifest, staying: Manifest) -> Iterator[str]:
+    """What an init container is told otherwise than the process after it.
+
+    Plain values may differ: the provider does, and the flag that permits creating collections.
+    """
+    if starting.get("envFrom", []) != staying.get("envFrom", []):
+        yield "takes other ConfigMaps than the process that starts after it"
+    sources = [
+        {entry["name"]: entry["valueFrom"] for entry in container.get("env", []) if "valueFrom" in entry}
+        for container in (starting, staying)
+    ]
+    for name in sorted(sources[0].keys() | sources[1].keys()):
+        if sources[0].get(name) != sources[1].get(name):
+            yield f"takes {name} from elsewhere than the process that starts after it"
+
+
+def _written_paths(workload: Manifest, settings: Settings) -> dict[str, Path]:
+    written = {"KITH_DATA_DIR": settings.data_dir}
     if workload["metadata"]["name"] == "detection-server":
-        needed["KITH_MODEL_ROOT"] = settings.model.root
-    if role_of(workload) == "server" and settings.auth.tokens_file is not None:
-        needed["KITH_AUTH_TOKENS_FILE"] = settings.auth.tokens_file
+        written["KITH_MODEL_ROOT"] = settings.model.root
+    return written
+
+
+def _read_paths(workload: Manifest, settings: Settings) -> dict[str, Path]:
+    if role_of(workload) != "server" or settings.auth.tokens_file is None:
+        return {}
+    return {"KITH_AUTH_TOKENS_FILE": settings.auth.tokens_file}
+
+
+def _missing_mounts(container: Manifest, needed: Mapping[str, Path]) -> Iterator[str]:
+    mounts = [PurePath(mount["mountPath"]) for mount in container.get("volumeMounts", [])]
     for name, path in needed.items():
         if not any(path.is_relative_to(mount) for mount in mounts):
             yield f"{name}={path} lies on no mounted volume"

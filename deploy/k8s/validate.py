@@ -35,6 +35,7 @@ from deploy.k8s.rules import (
     check_hardening,
     check_policies,
     check_ports,
+    check_preparation,
     check_references,
     check_schema,
     check_secrets,
@@ -77,6 +78,7 @@ def validate_overlay(
     checks: dict[str, Iterable[Violation]] = {
         "schema": check_schema(manifests),
         "commands": check_commands(manifests, repository),
+        "preparation": check_preparation(manifests),
         "references": check_references(manifests),
         "variables": check_variables(manifests),
         "settings": check_settings(manifests, secrets),
@@ -97,6 +99,7 @@ def validate_files(folder: Path, repository: Path = REPOSITORY) -> list[Outcome]
     return [
         _judge(tree, "schema", resources, check_schema(resources)),
         _judge(tree, "commands", resources, check_commands(resources, repository)),
+        _judge(tree, "preparation", resources, check_preparation(resources)),
         _judge(tree, "references", resources, check_references(resources)),
         _judge(tree, "variables", fragments, check_variables(fragments)),
     ]

@@ -73,9 +73,7 @@ class ClusterFacesJob:
         return dict(results[0])
 
 
-async def group_watched(
-    request: GroupingRequest, tell: Callable[[float], Awaitable[None]]
-) -> GroupingResult:
+async def group_watched(request: GroupingRequest, tell: Callable[[float], Awaitable[None]]) -> GroupingResult:
     """Group in another process, telling every half second how far it is (0..1).
 
     If this task is cancelled, or ``tell`` raises, the process is stopped and waited for.

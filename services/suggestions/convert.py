@@ -71,3 +71,10 @@ def from_method(method: pb.SuggestionMethod.ValueType) -> SuggestionMethod:
     if method == pb.SUGGESTION_METHOD_CENTROID:
         return SuggestionMethod.CENTROID
     raise InvalidRequest("method must be PROTOTYPES or CENTROID", field="method")
+
+
+def read_confidence(confidence: float, field: str = "min_confidence") -> float:
+    """A confidence of a request; raises :class:`InvalidRequest` naming ``field`` unless it is 0..1."""
+    if not 0.0 <= confidence <= 1.0:
+        raise InvalidRequest(f"{field} must be 0..1", field=field)
+    return confidence

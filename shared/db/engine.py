@@ -12,11 +12,16 @@ from typing import Any
 
 from sqlalchemy import Executable, text
 from sqlalchemy.engine import CursorResult, Row
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.config import DatabaseSettings
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+DATABASE_FAILURES = (DBAPIError, PoolTimeout, OSError)
+"""What a loop that goes on for as long as its process must outlive: PostgreSQL away or busy, or the pool used up."""
 
 
 class Transaction:

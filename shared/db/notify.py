@@ -29,6 +29,7 @@ class Channel(StrEnum):
     """What can be waited for."""
 
     JOBS = "kith_jobs"
+    SLICES = "kith_slices"
     OUTBOX = "kith_outbox"
 
 

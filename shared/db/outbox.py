@@ -116,13 +116,12 @@ async def settle_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim]) 
     """
     if not claims:
         return
-    ours = vector_outbox.c.claim_version == claims[0].version
-    gone = await tx.rows(delete(vector_outbox).where(ours, vector_outbox.c.dirty.is_(False)).returning(*_KEY))
-    back = await tx.rows(
-        update(vector_outbox).where(ours).values(claimed_until=None, claim_version=None).returning(*_KEY)
-    )
-    settled = {(row.kind, row.point_id, row.model_version) for row in (*gone, *back)}
-    taken = [claim for claim in claims if _key(claim) not in settled]
+    held = await _lock_claims(tx, claims)
+    if held:
+        ours = tuple_(*_KEY).in_(sorted(held))
+        await tx.execute(delete(vector_outbox).where(ours, vector_outbox.c.dirty.is_(False)))
+        await tx.execute(update(vector_outbox).where(ours).values(claimed_until=None, claim_version=None))
+    taken = [claim for claim in claims if _key(claim) not in held]
     if taken:
         rows = [
             {
@@ -137,15 +136,16 @@ async def settle_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim]) 
         await tx.execute(_queue_statement(), rows)
 
 
-async def release_claims(tx: Transaction, claims: Sequence[Claim]) -> None:
-    """Give points back untouched, because Qdrant did not take them."""
-    if not claims:
-        return
-    await tx.execute(
-        update(vector_outbox)
-        .where(vector_outbox.c.claim_version == claims[0].version)
-        .values(claimed_until=None, claim_version=None)
-    )
+async def release_claims(tx: Transaction, claims: Sequence[Claim], until: datetime | None = None) -> None:
+    """Give points back untouched, because Qdrant did not take them; nobody tries them again before ``until``.
+
+    The pause lets the points behind them have their turn, so that one collection that is lost does not hold up the rest.
+    """
+    held = await _lock_claims(tx, claims) if claims else set()
+    if held:
+        await tx.execute(
+            update(vector_outbox).where(tuple_(*_KEY).in_(sorted(held))).values(claimed_until=until, claim_version=None)
+        )
 
 
 async def count_waiting(tx: Transaction, library_id: str | None = None) -> tuple[int, datetime | None]:
@@ -155,6 +155,21 @@ async def count_waiting(tx: Transaction, library_id: str | None = None) -> tuple
         statement = statement.where(vector_outbox.c.library_id == library_id)
     row = (await tx.rows(statement))[0]
     return row.waiting, row.oldest
+
+
+async def _lock_claims(tx: Transaction, claims: Sequence[Claim]) -> set[tuple[str, UUID, str]]:
+    # By key, as the queue may be long and has no index of claims; in the order in which writers lock rows, so that the two
+    # never wait for each other.
+    rows = await tx.rows(
+        select(*_KEY)
+        .where(
+            tuple_(*_KEY).in_([_key(claim) for claim in claims]),
+            vector_outbox.c.claim_version == claims[0].version,
+        )
+        .order_by(*_KEY)
+        .with_for_update()
+    )
+    return {(row.kind, row.point_id, row.model_version) for row in rows}
 
 
 def _key(claim: Claim) -> tuple[str, UUID, str]:

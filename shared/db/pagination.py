@@ -1,13 +1,13 @@
 """Keyset pages: the one way to page.
 
-A page token is opaque to the caller: a version, a hash of the call it belongs to, and the sort key of the last row seen. The
-sort key ends in a unique column, so that no row is skipped or repeated while others insert.
+A page token is opaque to the caller: a version, the sort key of the last row seen, and a hash of both that and the call it
+belongs to, so that a token which was changed, or made for another call, is refused before it reaches the database. The sort
+key ends in a unique column, so that no row is skipped or repeated while others insert.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import math
@@ -98,20 +98,24 @@ def _after(order: Sequence[SortKey], values: Sequence[Any]) -> ColumnElement[boo
 
 
 def _encode(fingerprint: str, values: Sequence[Any]) -> str:
-    body = json.dumps([TOKEN_VERSION, fingerprint, [_pack(value) for value in values]], separators=(",", ":"))
+    packed = [_pack(value) for value in values]
+    body = json.dumps([TOKEN_VERSION, _seal(fingerprint, packed), packed], separators=(",", ":"))
     return base64.urlsafe_b64encode(body.encode()).decode().rstrip("=")
 
 
 def _decode(token: str, fingerprint: str) -> tuple[Any, ...]:
     try:
         body = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        version, found, values = body
-        unpacked = tuple(_unpack(value) for value in values)
-    except (ValueError, TypeError, KeyError, binascii.Error) as error:
+        version, seal, packed = body
+        if version != TOKEN_VERSION or seal != _seal(fingerprint, packed):
+            raise _bad_token()
+        return tuple(_unpack(value) for value in packed)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _bad_token() from error
-    if version != TOKEN_VERSION or found != fingerprint:
-        raise _bad_token()
-    return unpacked
+
+
+def _seal(fingerprint: str, packed: list[Any]) -> str:
+    return hashlib.sha256(json.dumps([fingerprint, packed]).encode()).hexdigest()[:16]
 
 
 def _bad_token() -> InvalidRequest:

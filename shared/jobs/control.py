@@ -9,7 +9,7 @@ from shared.db.engine import Transaction
 from shared.db.tables_shared import jobs
 from shared.errors import EtagMismatch, PreconditionFailed, Reason
 from shared.jobs.model import Job, JobState
-from shared.jobs.repository import get_job, update_job
+from shared.jobs.repository import announce_slices, get_job, update_job
 
 
 async def pause_job(tx: Transaction, library_id: str, job_id: UUID, etag: str) -> Job:
@@ -29,6 +29,7 @@ async def resume_job(tx: Transaction, library_id: str, job_id: UUID, etag: str) 
         return job
     _refuse_final(job, "resumed")
     await update_job(tx, job_id, state=JobState.QUEUED.value, rate_from=None, rate_from_done=jobs.c.done)
+    await announce_slices(tx)
     return await get_job(tx, library_id, job_id)
 
 

@@ -9,7 +9,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kith.common.v1 import types_pb2
 from kith.jobs.v1 import jobs_pb2
+from shared.errors import InvalidRequest
 from shared.jobs.model import Job, JobState
+
+# What google.protobuf.Duration can hold: 10 000 years.
+_LONGEST_S = 315_576_000_000
 
 
 def to_timestamp(moment: datetime | None) -> Timestamp | None:
@@ -50,7 +54,7 @@ def to_job(job: Job, now: datetime) -> jobs_pb2.Job:
     )
     left = job.seconds_left(now)
     if left is not None and not job.state.final:
-        message.progress.time_left.FromMilliseconds(int(left * 1000))
+        message.progress.time_left.FromMilliseconds(int(min(left, _LONGEST_S) * 1000))
     if job.result is not None:
         result = struct_pb2.Struct()
         result.update(job.result)
@@ -61,5 +65,8 @@ def to_job(job: Job, now: datetime) -> jobs_pb2.Job:
 
 
 def from_job_state(value: jobs_pb2.JobState.ValueType) -> JobState:
-    """A state of the contract in the domain's words."""
-    return JobState(jobs_pb2.JobState.Name(value).removeprefix("JOB_STATE_"))
+    """A state of the contract in the domain's words; raises :class:`InvalidRequest` for one it does not know."""
+    try:
+        return JobState(jobs_pb2.JobState.Name(value).removeprefix("JOB_STATE_"))
+    except ValueError as error:
+        raise InvalidRequest(f"{value} is no state of a job", field="states") from error

@@ -58,6 +58,8 @@ class SliceRun:
         self._clock = clock
         self._lease = timedelta(seconds=settings.lease_s)
         self._stopped = False
+        self.attempts = held.attempts
+        """How often the slice was taken since it last got on, as stored; each step sets it back to 0."""
 
     @asynccontextmanager
     async def step(self) -> AsyncIterator[Transaction]:
@@ -67,6 +69,7 @@ class SliceRun:
         """
         async with self._database.transaction() as tx:
             yield tx
+        self.attempts = 0
         if self._stopped:
             raise SliceStopped
 
@@ -133,18 +136,18 @@ class SliceExecutor:
             result = await self._with_heartbeat(held, self.handlers[held.kind].run(run))
             await self._end_slice(held, result)
         except SliceStopped:
-            await self._release(held)
+            await self._release(held, attempts=_uncounted(run))
         except asyncio.CancelledError:
             # The worker is going down: the next one may go on at once. The attempt was not the slice's fault.
-            await asyncio.shield(self._release(held, attempts=max(0, held.attempts - 1)))
+            await asyncio.shield(self._release(held, attempts=_uncounted(run)))
             raise
         except Exception as error:
             known = to_kith_error(error)
             if known is not None:
-                await self._handle_failure(held, known)
+                await self._handle_failure(run, known)
                 return
             log.exception("slice_crashed")
-            await self._retry_later(held, "an error of ours; the log has it", attempts=held.attempts)
+            await self._retry_later(held, "an error of ours; the log has it", attempts=run.attempts)
 
     async def _with_heartbeat(self, held: Slice, work: Awaitable[Json]) -> Json:
         task = asyncio.ensure_future(work)
@@ -182,6 +185,9 @@ class SliceExecutor:
             state = await lock_state(tx, held.job_id)
             if state in FINAL_STATES:
                 return
+            if state is JobState.PAUSED:
+                # A paused job does not end by itself: the slice comes to its end again after ResumeJob.
+                raise SliceStopped
             lease = timedelta(seconds=self.settings.lease_s)
             if not await hold_slice(tx, held, lease, self.clock, state="DONE", result=result):
                 return
@@ -194,13 +200,13 @@ class SliceExecutor:
             )
         log.info("job_succeeded")
 
-    async def _handle_failure(self, held: Slice, error: KithError) -> None:
+    async def _handle_failure(self, run: SliceRun, error: KithError) -> None:
         if error.code in PASSING:
             # A store or service is away: that is not the job's fault, however long it lasts.
             log.warning("slice_waits", reason=error.reason.value, message=error.message)
-            await self._retry_later(held, error.message, attempts=max(0, held.attempts - 1))
+            await self._retry_later(run.slice, error.message, attempts=_uncounted(run))
         else:
-            await self._fail_job(held, error.reason, error.message)
+            await self._fail_job(run.slice, error.reason, error.message)
 
     async def _retry_later(self, held: Slice, message: str, *, attempts: int) -> None:
         if attempts >= self.settings.max_attempts:
@@ -214,8 +220,12 @@ class SliceExecutor:
             await release_slice(tx, held, **values)
 
     async def _fail_job(self, held: Slice, reason: Reason, message: str) -> None:
+        lease = timedelta(seconds=self.settings.lease_s)
         async with self.database.transaction() as tx:
             if await lock_state(tx, held.job_id) in FINAL_STATES:
+                return
+            # Whoever lost the lease has no say any more: another worker may be getting on well.
+            if not await hold_slice(tx, held, lease, self.clock):
                 return
             await update_job(
                 tx,
@@ -227,3 +237,8 @@ class SliceExecutor:
             )
             await release_slice(tx, held)
         log.warning("job_failed", reason=reason.value, message=message)
+
+
+def _uncounted(run: SliceRun) -> int:
+    """The attempts to store when this one is not to count."""
+    return max(0, run.attempts - 1)

@@ -41,7 +41,7 @@ async def create_job(tx: Transaction, new: NewJob, ids: IdFactory, clock: Clock)
     await tx.execute(insert(jobs), row)
     slices = [{"job_id": job_id, "ordinal": ordinal, "spec": spec} for ordinal, spec in enumerate(new.slices)]
     await tx.execute(insert(job_slices), slices)
-    await notify(tx, Channel.JOBS, str(job_id))
+    await announce_slices(tx)
     return await get_job(tx, new.library_id, job_id)
 
 
@@ -216,6 +216,12 @@ async def release_slice(tx: Transaction, held: Slice, **values: Any) -> None:
         )
         .values(lease_token=None, lease_until=None, **values)
     )
+    await announce_slices(tx)
+
+
+async def announce_slices(tx: Transaction) -> None:
+    """Tell dispatchers that slices became free. Progress is told on another channel, as it is no work for them."""
+    await notify(tx, Channel.SLICES)
 
 
 async def count_open_slices(tx: Transaction, job_id: UUID) -> int:
@@ -251,6 +257,7 @@ _JOB_FIELDS = frozenset(column.name for column in jobs.c)
 
 __all__ = [
     "add_progress",
+    "announce_slices",
     "claim_slice",
     "count_open_slices",
     "create_job",

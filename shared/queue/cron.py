@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from shared.clock import Clock
-from shared.db.engine import Database
+from shared.db.engine import DATABASE_FAILURES, Database
 from shared.db.idempotency import delete_expired_answers
 from shared.db.outbox import count_waiting
 from shared.telemetry.metrics import Metrics
@@ -26,7 +25,7 @@ async def forget_old_answers(database: Database, clock: Clock) -> None:
             async with database.transaction() as tx:
                 forgotten = await delete_expired_answers(tx, clock)
             log.info("old_answers_forgotten", count=forgotten)
-        except (DBAPIError, OSError) as error:
+        except DATABASE_FAILURES as error:
             log.warning("old_answers_kept", error=type(error).__name__)
         await asyncio.sleep(HOUR_S)
 
@@ -39,6 +38,6 @@ async def measure_outbox(database: Database, clock: Clock, metrics: Metrics) -> 
                 waiting, oldest = await count_waiting(tx)
             metrics.outbox_pending.set(waiting)
             metrics.outbox_lag_seconds.set((clock.now() - oldest).total_seconds() if oldest else 0)
-        except (DBAPIError, OSError) as error:
+        except DATABASE_FAILURES as error:
             log.warning("outbox_not_measured", error=type(error).__name__)
         await asyncio.sleep(MEASURE_S)

@@ -8,21 +8,21 @@ takes once. If Redis forgets everything, the next look queues it again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
 import structlog
 from arq.connections import ArqRedis
+from arq.constants import in_progress_key_prefix, retry_key_prefix
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError
 
 from shared.clock import Clock
 from shared.config import JobSettings, RedisSettings
-from shared.db.engine import Database
+from shared.db.engine import DATABASE_FAILURES, Database
 from shared.db.notify import Channel, Listener
 from shared.jobs.execution import SliceExecutor
 from shared.jobs.repository import find_ready_slices
@@ -34,6 +34,9 @@ DISPATCH_BATCH = 500
 RECONNECT_S = 1.0
 # The lease ends a slice that hangs, not arq.
 LONGEST_S = 7 * 24 * 3600
+# How long arq marks a turn as in progress: its timeout and ten seconds.
+MARKED_S = LONGEST_S + 10
+_MARKS = (in_progress_key_prefix, retry_key_prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Dispatcher:
 
     async def run(self, queue: ArqRedis) -> None:
         """Dispatch until cancelled; raises what Redis or PostgreSQL raise."""
-        async with self.listener.subscribe(Channel.JOBS) as announced:
+        async with self.listener.subscribe(Channel.SLICES) as announced:
             while True:
                 await self.dispatch(queue)
                 await announced.wait(self.settings.dispatch_interval_s)
@@ -58,12 +61,33 @@ class Dispatcher:
         """Queue every free slice that is not queued yet; returns how many."""
         async with self.database.transaction() as tx:
             ready = await find_ready_slices(tx, self.clock, self.kinds, DISPATCH_BATCH)
-        queued = 0
+        queued, known = 0, []
         for turn in ready:
             name = f"{turn.job_id}:{turn.ordinal}:{turn.epoch}"
             if await queue.enqueue_job(SLICE_TASK, str(turn.job_id), turn.ordinal, _job_id=name):
                 queued += 1
+            else:
+                known.append(name)
+        if known:
+            await self._free_abandoned(queue, known)
         return queued
+
+    async def _free_abandoned(self, queue: ArqRedis, names: Sequence[str]) -> None:
+        """Let others take turns whose worker died after it took them and before it claimed the slice.
+
+        A turn is named after the claims before it, so one whose slice is free has not been claimed, however long it is
+        marked as in progress.
+        """
+        marks = [in_progress_key_prefix + name for name in names]
+        async with queue.pipeline(transaction=False) as pipe:
+            for mark in marks:
+                pipe.pttl(mark)
+            left_ms = await pipe.execute()
+        fresh_ms = (MARKED_S - self.settings.lease_s) * 1000
+        abandoned = [name for name, left in zip(names, left_ms, strict=True) if 0 < left < fresh_ms]
+        if abandoned:
+            log.warning("turns_abandoned", count=len(abandoned))
+            await queue.delete(*(prefix + name for name in abandoned for prefix in _MARKS))
 
 
 class SliceWorker:
@@ -77,9 +101,10 @@ class SliceWorker:
         self._running: set[asyncio.Task[Any]] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to take slices, in the background."""
+    def start(self) -> asyncio.Task[None]:
+        """Begin to take slices, in the background; answers the task, which ends only by :meth:`drain` or a fault."""
         self._task = asyncio.create_task(self._run_forever(), name="slice-worker")
+        return self._task
 
     async def drain(self) -> None:
         """Take nothing new; slices in hand are given back at their last checkpoint for other workers to go on with."""
@@ -89,8 +114,7 @@ class SliceWorker:
         await asyncio.gather(*self._running, return_exceptions=True)
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run_slice(self, _context: dict[str, Any], job_id: str, ordinal: int) -> None:
         if self._draining:
@@ -105,14 +129,14 @@ class SliceWorker:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Only the database can fail here, before the claim or after the end; the lease brings the slice back.
-            log.warning("slice_lost", error=type(error).__name__, detail=str(error).splitlines()[0][:200])
+            log.warning("slice_lost", error=type(error).__name__, detail=str(error).partition("\n")[0][:200])
 
     async def _run_forever(self) -> None:
         while True:
             try:
                 await self._run_connected()
-            except (RedisError, OSError, DBAPIError) as error:
-                log.warning("queue_waits", error=type(error).__name__, detail=str(error).splitlines()[0][:200])
+            except (RedisError, *DATABASE_FAILURES) as error:
+                log.warning("queue_waits", error=type(error).__name__, detail=str(error).partition("\n")[0][:200])
             await asyncio.sleep(RECONNECT_S)
 
     async def _run_connected(self) -> None:

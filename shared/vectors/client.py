@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from urllib.parse import urlsplit
 
 from qdrant_client import AsyncQdrantClient
@@ -20,7 +21,7 @@ def open_qdrant(settings: QdrantSettings) -> AsyncQdrantClient:
         https=url.scheme == "https",
         prefer_grpc=True,
         api_key=settings.api_key.get_secret_value() if settings.api_key else None,
-        timeout=int(settings.timeout_s),
+        timeout=math.ceil(settings.timeout_s),
         check_compatibility=False,
         grpc_options={"grpc.max_receive_message_length": 64 << 20},
     )

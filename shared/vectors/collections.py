@@ -49,6 +49,8 @@ class Collections:
     async def create_missing(self, model_version: str, dimension: int) -> list[str]:
         """Create both collections of a model where they are missing, with their indexes; returns the names created.
 
+        An index that is missing is made up for: whoever created the collection may have died before it.
+
         Raises :class:`PreconditionFailed` with MODEL_MISMATCH if a collection has another dimension, or if one is missing
         and ``qdrant.allow_destructive`` is off.
         """
@@ -57,14 +59,17 @@ class Collections:
         for name, indexes in shapes:
             if await self._client.collection_exists(name):
                 await self._check_dimension(name, dimension)
-                continue
-            self._guard(name)
-            await self._client.create_collection(
-                name, vectors_config=models.VectorParams(size=dimension, distance=models.Distance.COSINE)
-            )
+                indexed = set((await self._client.get_collection(name)).payload_schema)
+            else:
+                self._guard(name)
+                await self._client.create_collection(
+                    name, vectors_config=models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+                )
+                indexed = set()
+                created.append(name)
             for field, schema in indexes.items():
-                await self._client.create_payload_index(name, field, field_schema=schema, wait=True)
-            created.append(name)
+                if field not in indexed:
+                    await self._client.create_payload_index(name, field, field_schema=schema, wait=True)
         return created
 
     async def drop(self, model_version: str) -> None:

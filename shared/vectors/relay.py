@@ -16,11 +16,10 @@ import grpc
 import structlog
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException
-from sqlalchemy.exc import DBAPIError
 
 from shared.clock import Clock
 from shared.config import QdrantSettings, RelaySettings
-from shared.db.engine import Database
+from shared.db.engine import DATABASE_FAILURES, Database
 from shared.db.notify import Channel, Listener
 from shared.db.outbox import Claim, PointKind, claim_points, release_claims, settle_claims
 from shared.vectors.collections import Collections
@@ -60,8 +59,8 @@ class Relay:
                     while await self.relay_batch():
                         pass
                     pause = self._settings.poll_s
-                except (grpc.aio.AioRpcError, ResponseHandlingException, DBAPIError, OSError) as error:
-                    log.warning("relay_waits", error=type(error).__name__, detail=str(error).splitlines()[0][:200])
+                except (grpc.aio.AioRpcError, ResponseHandlingException, *DATABASE_FAILURES) as error:
+                    log.warning("relay_waits", error=type(error).__name__, detail=str(error).partition("\n")[0][:200])
                     pause = min(2 * pause, self._settings.retry_s)
                     await asyncio.sleep(pause)
                     continue
@@ -73,21 +72,37 @@ class Relay:
             claims = await claim_points(tx, self._clock, self._settings.batch, self._lease)
         if not claims:
             return 0
+        groups: dict[tuple[PointKind, str], list[Claim]] = defaultdict(list)
+        for claim in claims:
+            groups[claim.kind, claim.model_version].append(claim)
+        failures = [
+            failure
+            for (kind, model_version), group in groups.items()
+            if (failure := await self._bring_up(kind, model_version, group)) is not None
+        ]
+        if failures:
+            raise failures[0]
+        return len(claims)
+
+    async def _bring_up(self, kind: PointKind, model_version: str, claims: Sequence[Claim]) -> Exception | None:
+        """Write points of one collection; answers why they could not be, so that the other collections still are."""
         try:
-            groups: dict[tuple[PointKind, str], list[Claim]] = defaultdict(list)
-            for claim in claims:
-                groups[claim.kind, claim.model_version].append(claim)
-            for (kind, model_version), group in groups.items():
-                async with self._database.snapshot() as tx:
-                    points = await read_points(tx, kind, model_version, [claim.point_id for claim in group])
-                await self._write(kind, model_version, group, points)
+            async with self._database.snapshot() as tx:
+                points = await read_points(tx, kind, model_version, [claim.point_id for claim in claims])
+            await self._write(kind, model_version, claims, points)
+        except Exception as error:
+            again = self._clock.now() + timedelta(seconds=self._settings.retry_s)
+            async with self._database.transaction() as tx:
+                await release_claims(tx, claims, until=again)
+            return error
         except BaseException:
+            # Cancelled: another relay may take these at once; the lease brings back those of the other collections.
             async with self._database.transaction() as tx:
                 await release_claims(tx, claims)
             raise
         async with self._database.transaction() as tx:
             await settle_claims(tx, self._clock, claims)
-        return len(claims)
+        return None
 
     async def _write(
         self, kind: PointKind, model_version: str, claims: Sequence[Claim], points: dict[UUID, Point]
@@ -100,9 +115,9 @@ class Relay:
         await delete_points(self._client, collection, version, gone)
 
 
-def older_than(version: int) -> models.FieldCondition:
-    """The condition under which a write of ``version`` may replace a point."""
-    return models.FieldCondition(key="row_version", range=models.Range(lt=version))
+def not_older_than(version: int) -> models.FieldCondition:
+    """The condition under which a write of ``version`` must leave a point as it is. One without a version is replaced."""
+    return models.FieldCondition(key="row_version", range=models.Range(gte=version))
 
 
 async def write_points(client: AsyncQdrantClient, collection: str, version: int, points: Sequence[Point]) -> None:
@@ -118,7 +133,7 @@ async def write_points(client: AsyncQdrantClient, collection: str, version: int,
             for point in points
         ],
         wait=True,
-        update_filter=models.Filter(must=[older_than(version)]),
+        update_filter=models.Filter(must_not=[not_older_than(version)]),
     )
 
 
@@ -127,5 +142,5 @@ async def delete_points(client: AsyncQdrantClient, collection: str, version: int
     if not point_ids:
         return
     ids = models.HasIdCondition(has_id=[str(point_id) for point_id in point_ids])
-    selector = models.FilterSelector(filter=models.Filter(must=[ids, older_than(version)]))
+    selector = models.FilterSelector(filter=models.Filter(must=[ids], must_not=[not_older_than(version)]))
     await client.delete(collection, selector, wait=True)

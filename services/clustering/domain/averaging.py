@@ -21,6 +21,7 @@ from services.clustering.domain.model import (
     Standing,
 )
 from services.clustering.repository.centroids import (
+    delete_centroids,
     read_embeddings,
     read_standings,
     replace_centroids,
@@ -38,17 +39,16 @@ FACES_AT_ONCE = 20_000
 
 
 async def compute_stale(
-    database: Database, library_id: str, model: ActiveModel, person_ids: Sequence[UUID], *, force: bool = False
+    database: Database, model: ActiveModel, person_ids: Sequence[UUID], *, force: bool = False
 ) -> list[PersonCentroids]:
     """Compute the centroids of those persons whose faces are others than the stored ones are of; of all with ``force``.
 
-    Two statements, and one for every 20,000 faces. Raises :class:`NotFound`.
+    One statement, and two for every 20,000 faces.
     """
     async with database.snapshot() as tx:
-        await require_persons(tx, library_id, person_ids)
         standings = await read_standings(tx, model, person_ids)
-        computed: list[PersonCentroids] = []
-        wanted = [standing for standing in standings if standing.stale or (force and standing.face_count)]
+    wanted = [standing for standing in standings if standing.stale or (force and standing.face_count)]
+    computed: list[PersonCentroids] = []
     for batch in _batches(wanted):
         # A snapshot of its own, so that none stays open while the CPU works; what changed since is left for the next call.
         ids = [standing.person_id for standing in batch]
@@ -74,13 +74,21 @@ async def store_computed(
     ours = [
         person
         for person in computed
-        if person.standing.person_id in now
-        and _stored(now[person.standing.person_id]) == _stored(person.standing)
+        if person.standing.person_id in now and _stored(now[person.standing.person_id]) == _stored(person.standing)
     ]
     changed = await replace_centroids(tx, deps.clock, deps.ids, library_id, model, ours)
     points = [(centroid_id, model.model_version) for centroid_id in changed]
     await queue_points(tx, deps.clock, PointKind.CENTROID, library_id, points)
     return len(ours)
+
+
+async def drop_centroids(tx: Transaction, deps: ClusteringDeps, library_id: str, person_id: UUID) -> int:
+    """Delete a person's centroids of every model; answers how many. Raises :class:`NotFound`."""
+    await require_persons(tx, library_id, [person_id])
+    await lock_centroids(tx, [person_id])
+    gone = await delete_centroids(tx, library_id, [person_id])
+    await queue_points(tx, deps.clock, PointKind.CENTROID, library_id, gone)
+    return len(gone)
 
 
 def _stored(standing: Standing) -> tuple[int, bytes | None]:
@@ -100,9 +108,7 @@ def _batches(standings: Sequence[Standing]) -> Iterator[list[Standing]]:
         yield batch
 
 
-def _average(
-    standings: Sequence[Standing], stored: dict[UUID, list[bytes]], dimension: int
-) -> list[PersonCentroids]:
+def _average(standings: Sequence[Standing], stored: dict[UUID, list[bytes]], dimension: int) -> list[PersonCentroids]:
     return [
         PersonCentroids(standing, _centroids(decode_embeddings(stored[standing.person_id], dimension)))
         for standing in standings

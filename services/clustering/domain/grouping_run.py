@@ -123,9 +123,7 @@ async def read_faces(
     return model, await read_unassigned(tx, command.library_id, model, command.selection, count)
 
 
-def build_request(
-    deps: ClusteringDeps, command: ClusterFaces, model: ActiveModel, faces: FaceTable
-) -> GroupingRequest:
+def build_request(deps: ClusteringDeps, command: ClusterFaces, model: ActiveModel, faces: FaceTable) -> GroupingRequest:
     """What the grouping is asked: the settings win over the pack, the pack over what the collection itself suggests."""
     carried = {name: model.thresholds[name] for name in THRESHOLDS if name in model.thresholds}
     chosen = {name: getattr(deps.settings, name) for name in THRESHOLDS if getattr(deps.settings, name) is not None}
@@ -188,9 +186,7 @@ async def store_grouping(
     await insert_clusters(tx, deps.clock, command.library_id, placed.new_ids, run.model_version, run.run_id)
     await write_memberships(tx, command.library_id, placed.memberships, placed.ungrouped)
     await clear_assigned(tx, command.library_id)
-    await refresh_clusters(
-        tx, placed.touched, placed.changed_clusters, run.model_version, run.run_id, deps.clock.now()
-    )
+    await refresh_clusters(tx, placed.touched, placed.changed_clusters, run.model_version, run.run_id, deps.clock.now())
     await queue_faces(tx, deps.clock, command.library_id, placed.changed_faces)
     return run
 
@@ -205,7 +201,7 @@ def _place(
     confidence = np.empty(0, dtype=np.float32)
     if grouping.result is not None:
         labels, confidence = grouping.result.labels[rows], grouping.result.confidence[rows]
-    labels = _drop_small(labels, command.min_cluster_size)
+    labels = drop_small(labels, command.min_cluster_size)
     named = keep_cluster_ids(old, labels, deps.ids.new_cluster_id)
     new = [named.ids[label] if label >= 0 else None for label in labels.tolist()]
     changed = [row for row, (before, after) in enumerate(zip(old, new, strict=True)) if before != after]
@@ -228,7 +224,7 @@ def _place(
     )
 
 
-def _drop_small(labels: npt.NDArray[np.int32], min_size: int) -> npt.NDArray[np.int32]:
+def drop_small(labels: npt.NDArray[np.int32], min_size: int) -> npt.NDArray[np.int32]:
     """Labels 0..K-1 without gaps, in the order they had; groups that lost too many faces meanwhile are noise (-1)."""
     sizes = Counter(labels[labels >= 0].tolist())
     kept = sorted(label for label, size in sizes.items() if size >= min_size)

@@ -12,10 +12,9 @@ from services.clustering.domain.averaging import compute_stale, store_computed
 from services.clustering.domain.model import ActiveModel, Centroid, ClusteringDeps
 from services.clustering.domain.ports import NearFace, UnassignedFaces
 from services.clustering.repository.candidates import Candidate, list_excluded_faces, read_candidates
-from services.clustering.repository.centroids import list_centroids
+from services.clustering.repository.centroids import list_centroids_of, require_persons
 from services.clustering.repository.unassigned import find_active_model
 from shared.db.engine import Database
-from shared.db.pagination import PageRequest
 from shared.errors import PreconditionFailed, Reason
 from shared.faces.near_duplicates import group_photos, key_faces
 
@@ -23,7 +22,6 @@ USUAL_FLOOR = 0.35
 """Cosine for ArcFace-like models, where a pack carries no ``suggest_floor``."""
 
 MAX_FOUND = 1000
-MAX_CENTROIDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +54,16 @@ async def search_by_centroid(
     person has no faces.
     """
     async with database.transaction() as tx:
+        await require_persons(tx, command.library_id, [command.person_id])
         model = await find_active_model(tx, command.library_id)
     if model is None:
         raise _no_faces(command.person_id)
-    computed = await compute_stale(database, command.library_id, model, [command.person_id])
+    computed = await compute_stale(database, model, [command.person_id])
     if computed:
         async with database.transaction() as tx:
             await store_computed(tx, deps, command.library_id, model, computed)
     async with database.snapshot() as tx:
-        page = PageRequest(MAX_CENTROIDS, None, "")
-        centroids = (await list_centroids(tx, command.library_id, model, page, [command.person_id])).items
+        centroids = await list_centroids_of(tx, command.library_id, model, [command.person_id])
         excluded = await list_excluded_faces(tx, command.person_id)
     if not centroids:
         raise _no_faces(command.person_id)

@@ -49,7 +49,13 @@ async def read_standings(tx: Transaction, model: ActiveModel, person_ids: Sequen
         .subquery("stored")
     )
     rows = await tx.rows(
-        select(persons.c.person_id, now.c.members_hash, now.c.face_count, stored.c.members_hash, stored.c.version)
+        select(
+            persons.c.person_id,
+            now.c.members_hash,
+            now.c.face_count,
+            stored.c.members_hash.label("stored_hash"),
+            stored.c.version,
+        )
         .outerjoin(now, now.c.person_id == persons.c.person_id)
         .outerjoin(stored, stored.c.person_id == persons.c.person_id)
         .where(persons.c.person_id == func.any(list(person_ids)))
@@ -57,13 +63,13 @@ async def read_standings(tx: Transaction, model: ActiveModel, person_ids: Sequen
     )
     return [
         Standing(
-            person_id=person_id,
-            members_hash=bytes(members_hash or b""),
-            face_count=face_count or 0,
-            stored_hash=bytes(stored_hash) if stored_hash is not None else None,
-            stored_version=version or 0,
+            person_id=row.person_id,
+            members_hash=bytes(row.members_hash or b""),
+            face_count=row.face_count or 0,
+            stored_hash=bytes(row.stored_hash) if row.stored_hash is not None else None,
+            stored_version=row.version or 0,
         )
-        for person_id, members_hash, face_count, stored_hash, version in rows
+        for row in rows
     ]
 
 
@@ -90,7 +96,7 @@ async def replace_centroids(
         tx, library_id, [person.standing.person_id for person in computed], model.model_version
     )
     now = clock.now()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "centroid_id": ids.new_uuid(),
             "library_id": library_id,
@@ -127,27 +133,47 @@ async def delete_centroids(
 
 
 async def list_centroids(
-    tx: Transaction, library_id: str, model: ActiveModel, request: PageRequest, person_ids: Sequence[UUID] | None
+    tx: Transaction, library_id: str, model: ActiveModel, request: PageRequest, person_id: UUID | None
 ) -> Page[Centroid]:
     """Centroids of the active model by person, each person's GLOBAL one first; None = of all persons."""
-    statement = select(centroids).where(
+    statement = _of_model(library_id, model)
+    if person_id is not None:
+        statement = statement.where(centroids.c.person_id == person_id)
+    rows = await tx.rows(keyset(statement, request, _ORDER))
+    page = make_page(rows, request, lambda row: row, lambda row: [row.person_id, row.kind, row.mode, row.centroid_id])
+    return Page(await _with_staleness(tx, model, page.items), page.next_token)
+
+
+async def list_centroids_of(
+    tx: Transaction, library_id: str, model: ActiveModel, person_ids: Sequence[UUID]
+) -> list[Centroid]:
+    """All centroids of the active model of these persons, in the order of :func:`list_centroids`."""
+    rows = await tx.rows(
+        _of_model(library_id, model)
+        .where(centroids.c.person_id == func.any(list(person_ids)))
+        .order_by(*(key.column.desc() if key.descending else key.column for key in _ORDER))
+    )
+    return await _with_staleness(tx, model, rows)
+
+
+_ORDER = (
+    SortKey(centroids.c.person_id),
+    SortKey(centroids.c.kind, descending=True),
+    SortKey(centroids.c.mode),
+    SortKey(centroids.c.centroid_id),
+)
+
+
+def _of_model(library_id: str, model: ActiveModel) -> Select[Any]:
+    return select(centroids).where(
         centroids.c.library_id == library_id, centroids.c.model_version == model.model_version
     )
-    if person_ids is not None:
-        statement = statement.where(centroids.c.person_id == func.any(list(person_ids)))
-    order = [
-        SortKey(centroids.c.person_id),
-        SortKey(centroids.c.kind, descending=True),
-        SortKey(centroids.c.mode),
-        SortKey(centroids.c.centroid_id),
-    ]
-    rows = await tx.rows(keyset(statement, request, order))
-    page = make_page(
-        rows, request, lambda row: row, lambda row: [row.person_id, row.kind, row.mode, row.centroid_id]
-    )
-    shown = sorted({row.person_id for row in page.items})
+
+
+async def _with_staleness(tx: Transaction, model: ActiveModel, rows: Sequence[Row[Any]]) -> list[Centroid]:
+    shown = sorted({row.person_id for row in rows})
     now = {standing.person_id: standing.members_hash for standing in await read_standings(tx, model, shown)}
-    return Page([_centroid(row, now.get(row.person_id, b"")) for row in page.items], page.next_token)
+    return [_centroid(row, now[row.person_id]) for row in rows]
 
 
 def _members(model: ActiveModel) -> Select[Any]:
@@ -170,9 +196,7 @@ def _members(model: ActiveModel) -> Select[Any]:
         .join(faces, and_(faces.c.face_id == assignments.c.face_id, faces.c.state == "ACTIVE"))
         .join(
             face_embeddings,
-            and_(
-                face_embeddings.c.face_id == faces.c.face_id, face_embeddings.c.model_version == model.model_version
-            ),
+            and_(face_embeddings.c.face_id == faces.c.face_id, face_embeddings.c.model_version == model.model_version),
         )
     )
 

@@ -50,9 +50,7 @@ async def get_cluster(tx: Transaction, library_id: str, cluster_id: str) -> Clus
     return found[0]
 
 
-async def list_members(
-    tx: Transaction, library_id: str, cluster_id: str, request: PageRequest
-) -> Page[ClusterMember]:
+async def list_members(tx: Transaction, library_id: str, cluster_id: str, request: PageRequest) -> Page[ClusterMember]:
     """Live members of a cluster, best first."""
     statement = _live_members(
         cluster_members.c.face_id,
@@ -118,19 +116,23 @@ def summarise_members(*conditions: ColumnElement[bool]) -> Select[Any]:
 
     The cover is the face that is best by quality and confidence together. ``digest`` is equal as long as the members are.
     """
-    return _live_members(
-        func.count().label("face_count"), *conditions
-    ).add_columns(
-        func.avg(cluster_members.c.confidence).label("cohesion"),
-        func.array_agg(
-            text("cluster_members.face_id ORDER BY faces.quality * cluster_members.confidence DESC, cluster_members.face_id")
-        )[1].label("cover_face_id"),
-        func.min(assets.c.captured_at).label("first_captured"),
-        func.max(assets.c.captured_at).label("last_captured"),
-        func.md5(
-            func.string_agg(cast(cluster_members.c.face_id, Text), text("',' ORDER BY cluster_members.face_id"))
-        ).label("digest"),
-    ).join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
+    return (
+        _live_members(func.count().label("face_count"), *conditions)
+        .add_columns(
+            func.avg(cluster_members.c.confidence).label("cohesion"),
+            func.array_agg(
+                text(
+                    "cluster_members.face_id ORDER BY faces.quality * cluster_members.confidence DESC, cluster_members.face_id"
+                )
+            )[1].label("cover_face_id"),
+            func.min(assets.c.captured_at).label("first_captured"),
+            func.max(assets.c.captured_at).label("last_captured"),
+            func.md5(
+                func.string_agg(cast(cluster_members.c.face_id, Text), text("',' ORDER BY cluster_members.face_id"))
+            ).label("digest"),
+        )
+        .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
+    )
 
 
 def _live_members(column: ColumnElement[Any], *conditions: ColumnElement[bool], grouped: bool = True) -> Select[Any]:

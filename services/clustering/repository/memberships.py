@@ -95,7 +95,10 @@ async def write_memberships(
             cast([row.confidence for row in memberships], ARRAY(REAL)),
         )
         .table_valued(
-            column("face_id", UUID_TYPE(as_uuid=True)), column("cluster_id", Text), column("confidence", REAL), name="new"
+            column("face_id", UUID_TYPE(as_uuid=True)),
+            column("cluster_id", Text),
+            column("confidence", REAL),
+            name="new",
         )
         .render_derived()
     )

@@ -61,4 +61,6 @@ async def store_looks(
 
 
 def _lost(asset_id: str) -> PhotoFailed:
-    return PhotoFailed(asset_id, Reason.RESOURCE_NOT_FOUND.value, f"asset '{asset_id}' was deleted while the session ran")
+    return PhotoFailed(
+        asset_id, Reason.RESOURCE_NOT_FOUND.value, f"asset '{asset_id}' was deleted while the session ran"
+    )

@@ -46,7 +46,9 @@ async def list_refused_of_faces(tx: Transaction, face_ids: Collection[UUID]) -> 
     """Every (face, person) pair of these faces that was excluded or rejected."""
     rows = await tx.rows(
         union_all(
-            select(exclusions.c.face_id, exclusions.c.person_id).where(exclusions.c.face_id == func.any(list(face_ids))),
+            select(exclusions.c.face_id, exclusions.c.person_id).where(
+                exclusions.c.face_id == func.any(list(face_ids))
+            ),
             select(suggestions.c.face_id, suggestions.c.person_id).where(
                 suggestions.c.face_id == func.any(list(face_ids)),
                 suggestions.c.state == SuggestionState.REJECTED.value,

@@ -90,21 +90,19 @@ async def find_active_model(tx: Transaction, library_id: str) -> ActiveModel | N
             models.c.library_id == library_id, models.c.state == "ACTIVE"
         )
     )
-    return ActiveModel(*row) if row is not None else None
+    if row is None:
+        return None
+    return ActiveModel(row.model_version, row.dimension, row.thresholds, row.calibration)
 
 
 async def list_known_persons(tx: Transaction, library_id: str) -> list[KnownPerson]:
     """Everybody a face may be, hidden persons too, by id."""
     rows = await tx.rows(
         select(persons.c.person_id, persons.c.birth_year, persons.c.birth_month, persons.c.birth_day)
-        .where(
-            persons.c.library_id == library_id, persons.c.status != "MERGED", persons.c.deleted_at.is_(None)
-        )
+        .where(persons.c.library_id == library_id, persons.c.status != "MERGED", persons.c.deleted_at.is_(None))
         .order_by(persons.c.person_id)
     )
-    return [
-        KnownPerson(row.person_id, _birth_date(row.birth_year, row.birth_month, row.birth_day)) for row in rows
-    ]
+    return [KnownPerson(row.person_id, _birth_date(row.birth_year, row.birth_month, row.birth_day)) for row in rows]
 
 
 async def list_known_prototypes(tx: Transaction, library_id: str, model_version: str) -> list[KnownPrototype]:

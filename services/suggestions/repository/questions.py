@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, bindparam, column, exists, func, literal, select, update
-from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID as PG_UUID, insert
+from sqlalchemy import Text, bindparam, case, column, exists, func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB, REAL, insert
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from services.suggestions.domain.model import Question, SuggestionMethod, SuggestionsDeps, SuggestionState
 from shared.clock import Clock
@@ -82,18 +83,19 @@ async def store_questions(
         "job_id",
         "created_at",
     ]
-    statement = insert(suggestions).from_select(names, new)
+    insertion = insert(suggestions).from_select(names, new)
     reopened = suggestions.c.state == SuggestionState.EXPIRED.value
-    statement = statement.on_conflict_do_update(
+    statement = insertion.on_conflict_do_update(
         index_elements=["face_id", "person_id"],
         set_={
-            "confidence": statement.excluded.confidence,
-            "evidence": statement.excluded.evidence,
-            "method": statement.excluded.method,
-            "job_id": statement.excluded.job_id,
+            "confidence": insertion.excluded.confidence,
+            "evidence": insertion.excluded.evidence,
+            # An open question stays the find of the job that asked it first.
+            "method": case((reopened, insertion.excluded.method), else_=suggestions.c.method),
+            "job_id": case((reopened, insertion.excluded.job_id), else_=suggestions.c.job_id),
             "state": SuggestionState.PENDING.value,
             "closed_at": None,
-            "version": suggestions.c.version + func.cast(reopened, suggestions.c.version.type),
+            "version": suggestions.c.version + case((reopened, 1), else_=0),
         },
         where=suggestions.c.state.in_([SuggestionState.PENDING.value, SuggestionState.EXPIRED.value]),
     ).returning(suggestions.c.face_id, suggestions.c.person_id)

@@ -6,7 +6,6 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -78,9 +77,7 @@ async def close_suggestion(
     await tx.execute(
         update(suggestions)
         .where(suggestions.c.suggestion_id == suggestion_id)
-        .values(
-            state=state.value, reviewed_by=reviewer, closed_at=clock.now(), version=suggestions.c.version + 1
-        )
+        .values(state=state.value, reviewed_by=reviewer, closed_at=clock.now(), version=suggestions.c.version + 1)
     )
 
 
@@ -175,10 +172,14 @@ def _exists(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def _select_suggestions() -> Select[Any]:
-    return select(suggestions, cluster_members.c.cluster_id).outerjoin(
-        cluster_members,
-        # Memberships of faces that were assigned since count for nothing.
-        and_(cluster_members.c.face_id == suggestions.c.face_id, ~_assigned()),
+    return (
+        select(suggestions, cluster_members.c.cluster_id)
+        .select_from(suggestions)
+        .outerjoin(
+            cluster_members,
+            # Memberships of faces that were assigned since count for nothing.
+            and_(cluster_members.c.face_id == suggestions.c.face_id, ~_assigned()),
+        )
     )
 
 
@@ -199,5 +200,3 @@ def _suggestion(row: Row[Any]) -> Suggestion:
         closed_at=row.closed_at,
         reviewed_by=row.reviewed_by,
     )
-
-

@@ -8,7 +8,7 @@ import grpc
 
 from kith.suggestions.v1 import suggestions_pb2 as pb
 from kith.suggestions.v1 import suggestions_pb2_grpc
-from services.suggestions.convert import from_states, to_person_stats, to_suggestion
+from services.suggestions.convert import from_states, read_confidence, to_person_stats, to_suggestion
 from services.suggestions.domain.model import SuggestionsDeps, SuggestionState
 from services.suggestions.domain.ports import Assignments
 from services.suggestions.domain.reviewing import (
@@ -29,7 +29,6 @@ from services.suggestions.repository.suggestions import (
 from shared.caller import Caller
 from shared.db.engine import Database, Transaction
 from shared.db.pagination import read_page_request
-from shared.errors import InvalidRequest
 from shared.ids import parse_cluster_id, parse_library_id, parse_uuid
 from shared.rpc.mutation import Mutations
 
@@ -39,9 +38,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SuggestionServicer(suggestions_pb2_grpc.SuggestionServiceServicer):
     """Questions to people, and their answers."""
 
-    def __init__(
-        self, database: Database, mutations: Mutations, deps: SuggestionsDeps, persons: Assignments
-    ) -> None:
+    def __init__(self, database: Database, mutations: Mutations, deps: SuggestionsDeps, persons: Assignments) -> None:
         self._database = database
         self._mutations = mutations
         self._deps = deps
@@ -54,16 +51,14 @@ class SuggestionServicer(suggestions_pb2_grpc.SuggestionServiceServicer):
             found = await get_suggestion(tx, library_id, suggestion_id)
         return pb.GetSuggestionResponse(suggestion=to_suggestion(found))
 
-    async def ListSuggestions(
-        self, request: pb.ListSuggestionsRequest, context: Context
-    ) -> pb.ListSuggestionsResponse:
+    async def ListSuggestions(self, request: pb.ListSuggestionsRequest, context: Context) -> pb.ListSuggestionsResponse:
         library_id = parse_library_id(request.library_id)
         where = SuggestionFilter(
             person_id=parse_uuid(request.person_id, "person_id") if request.person_id else None,
             cluster_id=parse_cluster_id(request.cluster_id) if request.cluster_id else None,
             face_id=parse_uuid(request.face_id, "face_id") if request.face_id else None,
             states=from_states(request.states),
-            min_confidence=check_confidence(request.min_confidence),
+            min_confidence=read_confidence(request.min_confidence),
         )
         page = read_page_request(
             request.page_size, request.page_token, default=50, maximum=500, filters=(library_id, where)
@@ -116,13 +111,6 @@ class SuggestionServicer(suggestions_pb2_grpc.SuggestionServiceServicer):
             return pb.RejectSuggestionResponse(suggestion=to_suggestion(made.suggestion), change_id=made.change_id)
 
         return await self._mutations.run_after(request, pb.RejectSuggestionResponse, first, work)
-
-
-def check_confidence(confidence: float, field: str = "min_confidence") -> float:
-    """A confidence of a request; raises :class:`InvalidRequest` naming ``field`` unless it is 0..1."""
-    if not 0.0 <= confidence <= 1.0:
-        raise InvalidRequest(f"{field} must be 0..1", field=field)
-    return confidence
 
 
 def _read_answer(request: pb.AcceptSuggestionRequest | pb.RejectSuggestionRequest) -> AnswerSuggestion:

@@ -91,9 +91,7 @@ def test_every_source_exists_and_enters_the_build_context(stages: dict[str, Stag
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_packages_are_installed_by_hash_from_the_targets_own_lock(
-    stages: dict[str, Stage], target: str
-) -> None:
+def test_packages_are_installed_by_hash_from_the_targets_own_lock(stages: dict[str, Stage], target: str) -> None:
     venv = stages[f"venv-{target}"]
     assert venv.having("COPY") == [f"requirements/{target}.lock /build/requirements.lock"]
     (install,) = venv.having("RUN")
@@ -102,9 +100,7 @@ def test_packages_are_installed_by_hash_from_the_targets_own_lock(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_image_runs_unprivileged_below_an_init_and_chooses_no_command(
-    stages: dict[str, Stage], target: str
-) -> None:
+def test_an_image_runs_unprivileged_below_an_init_and_chooses_no_command(stages: dict[str, Stage], target: str) -> None:
     stage = stages[target]
     assert stage.having("USER") == ["10001:10001"]
     assert stage.having("ENTRYPOINT") == ['["/usr/bin/tini", "--"]']
@@ -122,9 +118,7 @@ def test_both_images_differ_only_in_their_base_and_lock(stages: dict[str, Stage]
 
 def test_the_images_open_the_ports_the_manifests_declare(stages: dict[str, Stage]) -> None:
     (exposed,) = stages["cpu"].having("EXPOSE")
-    config = next(
-        m for m in read_resources(REPOSITORY / "deploy" / "k8s" / "base") if m["kind"] == "ConfigMap"
-    )
+    config = next(m for m in read_resources(REPOSITORY / "deploy" / "k8s" / "base") if m["kind"] == "ConfigMap")
     names = ("KITH_RPC_PORT", "KITH_RPC_HEALTH_PORT", "KITH_TELEMETRY_METRICS_PORT")
     assert exposed.split() == [config["data"][name] for name in names]
 
@@ -137,9 +131,7 @@ def test_the_manifests_use_the_images_that_are_built() -> None:
 
 def test_each_lock_holds_one_of_the_two_onnxruntime_wheels() -> None:
     held = {
-        target: re.findall(
-            r"^(onnxruntime(?:-gpu)?)==", (REPOSITORY / f"requirements/{target}.lock").read_text(), re.M
-        )
+        target: re.findall(r"^(onnxruntime(?:-gpu)?)==", (REPOSITORY / f"requirements/{target}.lock").read_text(), re.M)
         for target in TARGETS
     }
     assert held == {"cpu": ["onnxruntime"], "gpu": ["onnxruntime-gpu"]}

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from deploy.k8s.manifests import Manifest, Violation, only_container, pod_spec
+from deploy.k8s.manifests import Manifest, Violation, init_containers, only_container, pod_spec
 from deploy.k8s.rules import (
     MODULES,
+    PREPARE,
     check_accelerators,
     check_commands,
     check_hardening,
     check_policies,
     check_ports,
+    check_preparation,
     check_references,
     check_schema,
     check_secrets,
@@ -26,6 +28,7 @@ Rule = Callable[[list[Manifest]], Iterable[Violation]]
 
 RULES: dict[str, Rule] = {
     "schema": check_schema,
+    "preparation": check_preparation,
     "references": check_references,
     "policies": check_policies,
     "ports": check_ports,
@@ -43,6 +46,11 @@ def find(manifests: list[Manifest], kind: str) -> Manifest:
 
 def container_of(manifests: list[Manifest]) -> Manifest:
     container: Manifest = pod_spec(find(manifests, "Deployment"))["containers"][0]
+    return container
+
+
+def prepare_of(manifests: list[Manifest]) -> Manifest:
+    (container,) = init_containers(find(manifests, "Deployment"))
     return container
 
 
@@ -131,6 +139,62 @@ def mount_no_volume(m: list[Manifest]) -> None:
     container_of(m)["volumeMounts"].append({"name": "nothing", "mountPath": "/nothing"})
 
 
+def ask_readiness_for_life(m: list[Manifest]) -> None:
+    container_of(m)["livenessProbe"] = {"grpc": {"port": 50052}}
+
+
+def ask_life_for_readiness(m: list[Manifest]) -> None:
+    container_of(m)["readinessProbe"] = {"grpc": {"port": 50052, "service": "liveness"}}
+
+
+def prepare_nothing(m: list[Manifest]) -> None:
+    del pod_spec(find(m, "Deployment"))["initContainers"]
+
+
+def prepare_elsewhere(m: list[Manifest]) -> None:
+    find(m, "Deployment")["metadata"]["name"] = "persons-server"
+
+
+def prepare_without_the_flag(m: list[Manifest]) -> None:
+    prepare_of(m)["env"].pop()
+
+
+def let_the_server_destroy(m: list[Manifest]) -> None:
+    container_of(m)["env"].append({"name": "KITH_QDRANT_ALLOW_DESTRUCTIVE", "value": "true"})
+
+
+def let_everything_destroy(m: list[Manifest]) -> None:
+    find(m, "ConfigMap")["data"]["KITH_QDRANT_ALLOW_DESTRUCTIVE"] = "true"
+
+
+def prepare_with_privileges(m: list[Manifest]) -> None:
+    del prepare_of(m)["securityContext"]["allowPrivilegeEscalation"]
+
+
+def prepare_without_limits(m: list[Manifest]) -> None:
+    prepare_of(m)["resources"] = {}
+
+
+def prepare_without_scratch(m: list[Manifest]) -> None:
+    prepare_of(m)["volumeMounts"] = []
+
+
+def prepare_with_a_wrong_value(m: list[Manifest]) -> None:
+    prepare_of(m)["env"].append({"name": "KITH_MODEL_PROVIDER", "value": "abacus"})
+
+
+def prepare_without_the_secret(m: list[Manifest]) -> None:
+    del prepare_of(m)["env"][0]
+
+
+def prepare_from_no_config(m: list[Manifest]) -> None:
+    prepare_of(m)["envFrom"] = []
+
+
+def prepare_on_a_gpu(m: list[Manifest]) -> None:
+    prepare_of(m)["resources"]["limits"]["nvidia.com/gpu"] = "1"
+
+
 def misspell_a_variable(m: list[Manifest]) -> None:
     container_of(m)["env"].append({"name": "KITH_DETECTION_MIN_CONFIDENSE", "value": "0.5"})
 
@@ -194,8 +258,17 @@ def take_a_gpu(m: list[Manifest]) -> None:
         ("policies", leave_egress_open, "govern only ['Ingress']"),
         ("ports", probe_an_undeclared_port, "readinessProbe asks port 50059"),
         ("ports", drop_a_probe, "livenessProbe asks port None"),
+        ("ports", ask_readiness_for_life, "livenessProbe asks for '' instead of 'liveness'"),
+        ("ports", ask_life_for_readiness, "readinessProbe asks for 'liveness' instead of ''"),
         ("ports", scrape_an_undeclared_port, "prometheus.io/port is 9091"),
         ("ports", target_an_undeclared_port, "targets port http"),
+        ("preparation", prepare_nothing, f"lacks an init container that runs {PREPARE}"),
+        ("preparation", prepare_elsewhere, f"must not have an init container that runs {PREPARE}"),
+        ("preparation", prepare_without_the_flag, "needs KITH_QDRANT_ALLOW_DESTRUCTIVE=true"),
+        ("preparation", let_the_server_destroy, "must not set KITH_QDRANT_ALLOW_DESTRUCTIVE"),
+        ("preparation", let_everything_destroy, "must not set KITH_QDRANT_ALLOW_DESTRUCTIVE"),
+        ("hardening", prepare_with_privileges, "may gain privileges"),
+        ("hardening", prepare_without_limits, "states no limits"),
         ("hardening", run_as_root, "runs as root"),
         ("hardening", open_the_root_file_system, "writable root file system"),
         ("hardening", link_services, "variables named after Services"),
@@ -210,8 +283,13 @@ def take_a_gpu(m: list[Manifest]) -> None:
         ("settings", drain_longer_than_granted, "is killed 35 s after SIGTERM"),
         ("settings", call_an_unknown_service, "KITH_SERVICES_PERSONS=dns:///people:50051 is no Service"),
         ("settings", write_to_the_root_file_system, "KITH_DATA_DIR=/var/tmp/kith lies on no mounted volume"),
+        ("settings", prepare_without_scratch, "KITH_MODEL_ROOT=/tmp/models lies on no mounted volume"),
+        ("settings", prepare_with_a_wrong_value, "model.provider"),
+        ("settings", prepare_without_the_secret, "takes KITH_DATABASE_URL from elsewhere"),
+        ("settings", prepare_from_no_config, "takes other ConfigMaps"),
         ("secrets", mount_an_unknown_secret, "of Secret/elsewhere"),
         ("secrets", commit_a_secret, "does not belong"),
+        ("cpu", prepare_on_a_gpu, "must not have a limit of one nvidia.com/gpu"),
         ("cpu", take_a_gpu, "must not have a limit of one nvidia.com/gpu"),
     ],
 )
@@ -223,13 +301,14 @@ def test_a_breach_is_named(rule: str, breach: Callable[[list[Manifest]], None], 
 
 
 def test_the_gpu_overlay_wants_the_whole_of_it_on_the_detection_server() -> None:
-    found = {violation.what for violation in check_accelerators([make_server()], "gpu")}
+    found = {(violation.where, violation.what) for violation in check_accelerators([make_server()], "gpu")}
     assert found == {
-        "lacks the gpu image",
-        "lacks a limit of one nvidia.com/gpu",
-        "lacks a node selector",
-        "lacks a toleration",
-        "lacks KITH_MODEL_PROVIDER=cuda",
+        ("Deployment/detection-server, prepare", "lacks the gpu image"),
+        ("Deployment/detection-server", "lacks the gpu image"),
+        ("Deployment/detection-server", "lacks a limit of one nvidia.com/gpu"),
+        ("Deployment/detection-server", "lacks a node selector"),
+        ("Deployment/detection-server", "lacks a toleration"),
+        ("Deployment/detection-server", "lacks KITH_MODEL_PROVIDER=cuda"),
     }
 
 
@@ -237,6 +316,7 @@ def make_process(module: str) -> Manifest:
     server = make_server()
     server["metadata"]["name"] = module
     pod_spec(server)["containers"] = [{**only_container(server), "args": ["python", "-m", module]}]
+    del pod_spec(server)["initContainers"]
     return server
 
 
@@ -248,9 +328,7 @@ def test_every_process_is_run_once(tmp_path: Path) -> None:
     assert any("does" in what and "services.clustering.worker" in what for what in found)
 
 
-@pytest.mark.parametrize(
-    "args", [["python", "-m", "services.faces.server"], ["services.persons.server"], None]
-)
+@pytest.mark.parametrize("args", [["python", "-m", "services.faces.server"], ["services.persons.server"], None])
 def test_another_command_is_refused(tmp_path: Path, args: list[str] | None) -> None:
     odd = make_process("services.persons.server")
     pod_spec(odd)["containers"][0]["args"] = args
@@ -259,14 +337,19 @@ def test_another_command_is_refused(tmp_path: Path, args: list[str] | None) -> N
     assert found == ["Deployment/services.persons.server"]
 
 
+def test_an_init_container_is_a_process_too(tmp_path: Path) -> None:
+    right = [make_process(module) for module in sorted(MODULES - {PREPARE, "services.detection.server"})]
+    assert list(check_commands([*right, make_server()], tmp_path)) == []
+    twice = [violation.what for violation in check_commands([*right, make_server(), make_process(PREPARE)], tmp_path)]
+    assert twice == [f"runs {PREPARE}, as Deployment/detection-server, prepare does"]
+
+
 def test_a_module_without_a_file_is_refused_once_the_tree_has_any(tmp_path: Path) -> None:
     folder = tmp_path / "services" / "persons"
     folder.mkdir(parents=True)
     (folder / "server.py").touch()
     found = [violation.what for violation in check_commands([make_process(m) for m in MODULES], tmp_path)]
-    assert sorted(found) == sorted(
-        f"runs {m}, which has no file" for m in MODULES - {"services.persons.server"}
-    )
+    assert sorted(found) == sorted(f"runs {m}, which has no file" for m in MODULES - {"services.persons.server"})
 
 
 def test_variable_names_are_those_the_settings_read() -> None:

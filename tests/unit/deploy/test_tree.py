@@ -59,18 +59,14 @@ def test_a_misspelt_field_is_refused_without_a_builder(tmp_path: Path) -> None:
     [
         ("base/kith.env", "KITH_QDRANT_URL=", "KITH_QDRANT_ADDRESS="),
         ("base/patches/pod.yaml", "KITH_REDIS_URL", "KITH_REDIS_ADDRESS"),
-        ("base/migrate.yaml", "KITH_QDRANT_ALLOW_DESTRUCTIVE", "KITH_ALLOW_DESTRUCTIVE"),
+        ("base/servers/detection.yaml", "KITH_QDRANT_ALLOW_DESTRUCTIVE", "KITH_ALLOW_DESTRUCTIVE"),
     ],
 )
-def test_an_unknown_variable_is_refused_without_a_builder(
-    tmp_path: Path, file: str, old: str, new: str
-) -> None:
+def test_an_unknown_variable_is_refused_without_a_builder(tmp_path: Path, file: str, old: str, new: str) -> None:
     root = copy_tree(tmp_path)
     replace_text(root / file, old, new)
     folder = root / "overlays" / "cpu"
-    found = {
-        violation.what for violation in check_variables([*read_resources(folder), *read_patches(folder)])
-    }
+    found = {violation.what for violation in check_variables([*read_resources(folder), *read_patches(folder)])}
     assert found == {f"{new.rstrip('=')} is no setting of shared.config"}
 
 
@@ -82,9 +78,7 @@ def test_a_refused_build_is_a_violation(tmp_path: Path) -> None:
     assert found == [Violation(f"overlays/{overlay}", "no such base") for overlay in OVERLAYS]
 
 
-def test_a_missing_builder_is_said_aloud(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_builder_is_said_aloud(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert main() == 0
     assert "NOT CHECKED: neither kubectl nor kustomize" in capsys.readouterr().err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
 from deploy.k8s.manifests import Manifest
 
 PORTS = {"grpc": 50051, "health": 50052, "metrics": 9090}
@@ -23,15 +26,16 @@ def make_manifests() -> list[Manifest]:
 
 def make_server() -> Manifest:
     labels = {"app.kubernetes.io/name": "detection-server", "app.kubernetes.io/component": "server"}
-    probe = {"grpc": {"port": PORTS["health"]}}
-    container = {
+    ready = {"grpc": {"port": PORTS["health"]}}
+    alive = {"grpc": {"port": PORTS["health"], "service": "liveness"}}
+    container: dict[str, Any] = {
         "name": "kith",
         "image": "kith:cpu",
         "args": ["python", "-m", "services.detection.server"],
         "ports": [{"name": name, "containerPort": port} for name, port in PORTS.items()],
-        "startupProbe": probe,
-        "readinessProbe": probe,
-        "livenessProbe": probe,
+        "startupProbe": alive,
+        "readinessProbe": ready,
+        "livenessProbe": alive,
         "resources": {
             "requests": {"cpu": "1", "memory": "1Gi"},
             "limits": {"cpu": "2", "memory": "1Gi"},
@@ -54,11 +58,19 @@ def make_server() -> Manifest:
             {"name": "tokens", "mountPath": "/etc/kith"},
         ],
     }
+    probed = ("ports", "startupProbe", "readinessProbe", "livenessProbe")
+    prepare = {
+        **{key: value for key, value in deepcopy(container).items() if key not in probed},
+        "name": "prepare",
+        "args": ["python", "-m", "services.detection.prepare"],
+    }
+    prepare["env"].append({"name": "KITH_QDRANT_ALLOW_DESTRUCTIVE", "value": "true"})
     pod = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "terminationGracePeriodSeconds": 35,
+        "initContainers": [prepare],
         "containers": [container],
         "volumes": [
             {"name": "scratch", "emptyDir": {}},

@@ -1,0 +1,46 @@
+"""Builds the clustering service out of its parts, by plain functions."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from kith.clustering.v1 import centroids_pb2, centroids_pb2_grpc, clusters_pb2, clusters_pb2_grpc
+from services.clustering.adapters.people import RemotePeople
+from services.clustering.adapters.unassigned import IndexedFaces
+from services.clustering.domain.model import ClusteringDeps
+from services.clustering.jobs import CLUSTER_FACES, ClusterFacesJob
+from services.clustering.servicers.centroid import CentroidServicer
+from services.clustering.servicers.cluster import ClusterServicer
+from shared.foundation import Foundation
+from shared.jobs.execution import JobHandler
+from shared.rpc.channel import open_channel
+from shared.rpc.server import RpcServer
+from shared.vectors.faces import FaceIndex
+
+
+def build_deps(base: Foundation) -> ClusteringDeps:
+    """What the use cases need."""
+    settings = base.settings
+    return ClusteringDeps(base.clock, base.ids, settings.clustering, settings.quality, settings.suggestions)
+
+
+def add_services(server: RpcServer, base: Foundation, stack: AsyncExitStack) -> None:
+    """Register every service of this server."""
+    deps = build_deps(base)
+    channel = open_channel(base.settings.services.persons, base.settings.rpc, base.settings.auth)
+    stack.push_async_callback(channel.close)
+    server.add(
+        clusters_pb2_grpc.add_ClusterServiceServicer_to_server,
+        ClusterServicer(base.database, base.mutations, deps, RemotePeople(channel)),
+        clusters_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name,
+    )
+    server.add(
+        centroids_pb2_grpc.add_CentroidServiceServicer_to_server,
+        CentroidServicer(base.database, base.mutations, deps, IndexedFaces(FaceIndex(base.qdrant, base.collections))),
+        centroids_pb2.DESCRIPTOR.services_by_name["CentroidService"].full_name,
+    )
+
+
+def build_handlers(base: Foundation) -> dict[str, JobHandler]:
+    """Handlers of this service's jobs, by kind."""
+    return {CLUSTER_FACES: ClusterFacesJob(base.database, build_deps(base))}

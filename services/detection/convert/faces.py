@@ -1,0 +1,119 @@
+"""Stored faces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from kith.common.v1 import types_pb2
+from kith.detection.v1 import faces_pb2 as pb
+from services.detection.convert.enums import from_enum
+from services.detection.convert.times import from_range, to_captured
+from services.detection.domain.model import Face, FaceState, FaceStats, QualityFigures
+from services.detection.repository.faces import FaceFilter, StoredEmbedding
+from shared.config import DetectionSettings
+from shared.errors import InvalidRequest
+from shared.faces.boxes import Box
+from shared.faces.embeddings import decode_embedding
+from shared.ids import parse_asset_id, parse_cluster_id, parse_uuid
+from shared.imaging.crop import CropFormat
+from shared.jobs.convert import to_timestamp
+
+POINTS: Final = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+
+
+def to_face(face: Face) -> pb.Face:
+    """A face as a message."""
+    return pb.Face(
+        id=str(face.face_id),
+        library_id=face.library_id,
+        asset_id=face.asset_id,
+        box=to_box(face.box),
+        landmarks=to_landmarks(face.landmarks),
+        confidence=face.confidence,
+        quality=to_quality(face.quality),
+        state=pb.FaceState.Value(f"FACE_STATE_{face.state.value}"),
+        origin=pb.FaceOrigin.Value(f"FACE_ORIGIN_{face.origin.value}"),
+        model_version=face.model_version,
+        person_id=str(face.person_id or ""),
+        cluster_id=face.cluster_id or "",
+        captured_at=to_captured(face.captured),
+        create_time=to_timestamp(face.created_at),
+    )
+
+
+def to_box(box: Box) -> types_pb2.BoundingBox:
+    """A box as a message."""
+    return types_pb2.BoundingBox(x=box.x, y=box.y, width=box.width, height=box.height)
+
+
+def to_landmarks(values: Sequence[float]) -> types_pb2.Landmarks:
+    """Ten numbers, x0, y0 .. x4, y4, as a message."""
+    points = {name: types_pb2.Point(x=values[2 * index], y=values[2 * index + 1]) for index, name in enumerate(POINTS)}
+    return types_pb2.Landmarks(**points)
+
+
+def to_quality(quality: QualityFigures) -> pb.FaceQuality:
+    """Quality as a message."""
+    return pb.FaceQuality(
+        overall=quality.overall,
+        size=quality.size,
+        sharpness=quality.sharpness,
+        pose=quality.pose,
+        yaw=quality.yaw,
+        pitch=quality.pitch,
+        roll=quality.roll,
+    )
+
+
+def to_embedding(stored: StoredEmbedding) -> types_pb2.Embedding:
+    """A stored vector as a message."""
+    return types_pb2.Embedding(model_version=stored.model_version, values=decode_embedding(stored.data).tolist())
+
+
+def to_stats(stats: FaceStats) -> pb.GetFaceStatsResponse:
+    """Counts as a message."""
+    return pb.GetFaceStatsResponse(
+        assets=stats.assets,
+        assets_detected=stats.assets_detected,
+        faces=stats.faces,
+        active=stats.active,
+        ignored=stats.ignored,
+        not_a_face=stats.not_a_face,
+        assigned=stats.assigned,
+        clustered=stats.clustered,
+        unknown=stats.unknown,
+    )
+
+
+def from_list_request(request: pb.ListFacesRequest) -> FaceFilter:
+    """The filters of ListFaces. Raises :class:`InvalidRequest` naming the one that is wrong."""
+    if not 0 <= request.min_quality <= 1:
+        raise InvalidRequest("min_quality must be 0..1", field="min_quality")
+    states = tuple(
+        from_enum(pb.FaceState.Name, state, FaceState, "FACE_STATE_", f"states[{index}]")
+        for index, state in enumerate(request.states)
+    )
+    return FaceFilter(
+        asset_id=parse_asset_id(request.asset_id) if request.asset_id else "",
+        person_id=parse_uuid(request.person_id, "person_id") if request.person_id else None,
+        cluster_id=parse_cluster_id(request.cluster_id) if request.cluster_id else "",
+        unassigned=request.unassigned,
+        min_quality=request.min_quality,
+        states=states or (FaceState.ACTIVE,),
+        captured=from_range(request.captured, "captured"),
+    )
+
+
+def from_crop_format(value: pb.CropFormat.ValueType) -> CropFormat:
+    """The encoding of a crop; unset is JPEG."""
+    if value == pb.CROP_FORMAT_WEBP:
+        return CropFormat.WEBP
+    if value in (pb.CROP_FORMAT_UNSPECIFIED, pb.CROP_FORMAT_JPEG):
+        return CropFormat.JPEG
+    raise InvalidRequest(f"format has no value {value}", field="format")
+
+
+def from_margin(request: pb.GetFaceCropRequest, settings: DetectionSettings) -> float:
+    """The margin of a crop, as configured if unset."""
+    return request.margin if request.HasField("margin") else settings.crop_margin

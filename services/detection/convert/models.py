@@ -1,0 +1,41 @@
+"""Model packs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kith.detection.v1 import detection_pb2 as pb
+from services.detection.domain.model import PackDescription
+from services.detection.inference.faces import ModelInfo
+
+
+def to_model_info(info: ModelInfo) -> pb.ModelInfo:
+    """A loaded pack as a message."""
+    provider = info.providers[0] if info.providers else ""
+    return pb.ModelInfo(
+        pack=info.pack,
+        model_version=info.version,
+        dimension=info.dimension,
+        providers={"detector": provider, "recogniser": provider},
+        sha256={"detector": info.detector_sha256, "recogniser": info.recogniser_sha256},
+        licence=info.licence or "",
+        rewrites=info.rewrites,
+        thresholds=info.thresholds,
+        runtime={"insightface": info.insightface_version, "onnxruntime": info.onnxruntime_version},
+        calibration={name: float(value) for name, value in info.calibration.items() if _is_number(value)},
+    )
+
+
+def from_model_info(message: pb.ModelInfo) -> PackDescription:
+    """What a library has to know of a loaded pack."""
+    return PackDescription(
+        model_version=message.model_version,
+        pack=message.pack,
+        dimension=message.dimension,
+        thresholds=dict(message.thresholds),
+        calibration=dict(message.calibration),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,158 @@
+"""SQL of ``session_photos``: which photos a session has, and what became of each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Integer, Select, Text, Uuid, and_, case, cast, func, literal, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Row
+
+from services.detection.domain.model import (
+    AssetDetection,
+    PendingPhoto,
+    PhotoFailed,
+    PhotoLook,
+    PhotoOutcome,
+    SessionPhoto,
+    TimeSpan,
+)
+from services.detection.repository.conditions import within
+from services.detection.repository.rows import Types, table_of
+from shared.db.engine import Transaction
+from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
+from shared.db.tables_detection import assets, session_photos
+from shared.jobs.model import ItemFailure
+
+_DETECTED = (AssetDetection.FACES.value, AssetDetection.NONE.value)
+_OUTCOME: Types = {
+    "asset_id": Text(),
+    "outcome": Text(),
+    "face_count": Integer(),
+    "failure_reason": Text(),
+    "failure_message": Text(),
+}
+
+
+async def fix_listed_photos(
+    tx: Transaction,
+    library_id: str,
+    session_id: UUID,
+    asset_ids: Sequence[str],
+    *,
+    redetect: bool,
+    slice_size: int,
+) -> None:
+    """Put these photos into a session, in one statement."""
+    chosen = _select_photos(library_id, session_id, redetect, slice_size)
+    await _insert_photos(tx, chosen.where(assets.c.asset_id == func.any(list(asset_ids))))
+
+
+async def fix_matching_photos(
+    tx: Transaction,
+    library_id: str,
+    session_id: UUID,
+    detections: Sequence[str],
+    captured: TimeSpan,
+    id_prefix: str,
+    *,
+    redetect: bool,
+    slice_size: int,
+) -> None:
+    """Put the photos that pass a filter into a session, in one statement; ``detections`` empty = all."""
+    chosen = _select_photos(library_id, session_id, redetect, slice_size).where(*within(assets.c.captured_at, captured))
+    if detections:
+        chosen = chosen.where(assets.c.detection.in_(detections))
+    if id_prefix:
+        chosen = chosen.where(assets.c.asset_id.startswith(id_prefix, autoescape=True))
+    await _insert_photos(tx, chosen)
+
+
+def _select_photos(library_id: str, session_id: UUID, redetect: bool, slice_size: int) -> Select[Any]:
+    pending = true() if redetect else assets.c.detection.not_in(_DETECTED)
+    # Numbered among their like, so that every slice has the same number of photos to look at.
+    number = func.row_number().over(partition_by=pending, order_by=assets.c.asset_id)
+    return select(
+        literal(session_id, Uuid()),
+        assets.c.asset_id,
+        cast((number - 1) / slice_size, Integer),
+        case((pending, PhotoOutcome.PENDING.value), else_=PhotoOutcome.SKIPPED.value),
+    ).where(assets.c.library_id == library_id)
+
+
+async def _insert_photos(tx: Transaction, chosen: Select[Any]) -> None:
+    await tx.execute(insert(session_photos).from_select(["session_id", "asset_id", "slice", "outcome"], chosen))
+
+
+async def count_outcomes(tx: Transaction, session_ids: Sequence[UUID]) -> dict[UUID, dict[PhotoOutcome, int]]:
+    """How many photos of each session had which outcome, in one statement."""
+    rows = await tx.rows(
+        select(session_photos.c.session_id, session_photos.c.outcome, func.count().label("photos"))
+        .where(session_photos.c.session_id == func.any(list(session_ids)))
+        .group_by(session_photos.c.session_id, session_photos.c.outcome)
+    )
+    counts: dict[UUID, dict[PhotoOutcome, int]] = defaultdict(dict)
+    for row in rows:
+        counts[row.session_id][PhotoOutcome(row.outcome)] = row.photos
+    return counts
+
+
+async def list_pending_photos(tx: Transaction, library_id: str, session_id: UUID, ordinal: int) -> list[PendingPhoto]:
+    """The photos of a slice that are still to be looked at, by asset id; at most a slice's size."""
+    rows = await tx.rows(
+        select(session_photos.c.asset_id, assets.c.uri)
+        .outerjoin(assets, and_(assets.c.library_id == library_id, assets.c.asset_id == session_photos.c.asset_id))
+        .where(
+            session_photos.c.session_id == session_id,
+            session_photos.c.slice == ordinal,
+            session_photos.c.outcome == PhotoOutcome.PENDING.value,
+        )
+        .order_by(session_photos.c.asset_id)
+    )
+    return [PendingPhoto(row.asset_id, row.uri) for row in rows]
+
+
+async def write_outcomes(tx: Transaction, session_id: UUID, looks: Sequence[PhotoLook]) -> None:
+    """Write what became of some photos of a session, in one statement."""
+    seen = table_of("seen", _OUTCOME, [_outcome_row(look) for look in looks])
+    await tx.execute(
+        update(session_photos)
+        .where(session_photos.c.session_id == session_id, session_photos.c.asset_id == seen.c.asset_id)
+        .values(
+            outcome=seen.c.outcome,
+            face_count=seen.c.face_count,
+            failure_reason=seen.c.failure_reason,
+            failure_message=seen.c.failure_message,
+        )
+    )
+
+
+async def list_session_photos(
+    tx: Transaction, session_id: UUID, request: PageRequest, outcomes: Sequence[PhotoOutcome]
+) -> Page[SessionPhoto]:
+    """What became of each photo of a session, by asset id; ``outcomes`` empty = all."""
+    statement = select(session_photos).where(session_photos.c.session_id == session_id)
+    if outcomes:
+        statement = statement.where(session_photos.c.outcome.in_([outcome.value for outcome in outcomes]))
+    rows = await tx.rows(keyset(statement, request, [SortKey(session_photos.c.asset_id)]))
+    return make_page(rows, request, _session_photo, lambda row: [row.asset_id])
+
+
+def _outcome_row(look: PhotoLook) -> tuple[object, ...]:
+    if isinstance(look, PhotoFailed):
+        return (look.asset_id, PhotoOutcome.FAILED.value, 0, look.reason, look.message)
+    outcome = PhotoOutcome.FACES if look.faces else PhotoOutcome.NONE
+    return (look.asset_id, outcome.value, len(look.faces), None, None)
+
+
+def _session_photo(row: Row[Any]) -> SessionPhoto:
+    failed = row.outcome == PhotoOutcome.FAILED
+    return SessionPhoto(
+        asset_id=row.asset_id,
+        outcome=PhotoOutcome(row.outcome),
+        face_count=row.face_count,
+        failure=ItemFailure(row.asset_id, row.failure_reason, row.failure_message or "") if failed else None,
+    )

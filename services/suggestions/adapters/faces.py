@@ -1,0 +1,40 @@
+"""Searches among unassigned faces, in Qdrant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import numpy as np
+
+from services.suggestions.domain.ports import PersonQuery
+from shared.vectors.faces import FaceFilter, FaceIndex
+
+
+class IndexedFaceSearch:
+    """:class:`~services.suggestions.domain.ports.FaceSearch` on the collections of face embeddings."""
+
+    def __init__(self, index: FaceIndex) -> None:
+        self._index = index
+
+    async def find_unassigned(
+        self, library_id: str, model_version: str, queries: Sequence[PersonQuery], limit: int, min_cosine: float
+    ) -> set[UUID]:
+        if not queries:
+            return set()
+        filters = [
+            condition for query in queries for condition in [_make_filter(library_id, query)] * len(query.vectors)
+        ]
+        vectors = np.concatenate([query.vectors for query in queries])
+        answers = await self._index.search(model_version, vectors, filters, limit, min_cosine)
+        return {hit.face_id for answer in answers for hit in answer}
+
+
+def _make_filter(library_id: str, query: PersonQuery) -> FaceFilter:
+    return FaceFilter(
+        library_id,
+        unassigned=True,
+        excluded=query.excluded,
+        captured_from=datetime(query.birth_year, 1, 1, tzinfo=UTC) if query.birth_year else None,
+    )

@@ -1,0 +1,138 @@
+"""Everybody a face may be, with what they are recognised by, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+
+from services.suggestions.repository.known import (
+    ActiveModel,
+    KnownCentroid,
+    KnownPerson,
+    KnownPrototype,
+    PhotoFace,
+    list_known_centroids,
+    list_known_persons,
+    list_known_prototypes,
+)
+from shared.config import SuggestionSettings
+from shared.db.engine import Transaction
+from shared.faces.calibration import Calibration
+from shared.faces.embeddings import Vectors, decode_embeddings
+from shared.faces.matching import References
+from shared.faces.near_duplicates import FaceKey, group_photos, key_faces
+
+ARCFACE_FLOOR: Final = 0.3
+ARCFACE_CALIBRATION: Final = Calibration(slope=20.0, intercept=-7.0)
+"""For 512-d ArcFace models of the R50/R100 kind, whose packs carry neither: yes and no are equally likely at 0.35."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRules:
+    """From what cosine on a face is a candidate, and how its evidence becomes a probability."""
+
+    floor: float
+    calibration: Calibration
+
+
+def make_rules(model: ActiveModel, settings: SuggestionSettings) -> MatchRules:
+    """The settings' floor, else the pack's, else ArcFace's; the pack's calibration, else ArcFace's.
+
+    Raises ``ValueError`` for a stored calibration that is none.
+    """
+    floor = settings.floor
+    if floor is None:
+        floor = float(model.thresholds.get("suggest_floor", ARCFACE_FLOOR))
+    stored = model.calibration
+    known = "slope" in stored and "intercept" in stored
+    return MatchRules(
+        floor=floor,
+        calibration=Calibration(float(stored["slope"]), float(stored["intercept"])) if known else ARCFACE_CALIBRATION,
+    )
+
+
+class KnownPeople:
+    """The people of a library. Person number p is ``persons[p]``; reference row r < len(prototypes) is ``prototypes[r]``,
+    the rows after them are mode centroids.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[KnownPerson],
+        prototypes: Sequence[KnownPrototype],
+        centroids: Sequence[KnownCentroid],
+        dimension: int,
+    ) -> None:
+        self.persons = tuple(persons)
+        self.numbers = {person.person_id: number for number, person in enumerate(self.persons)}
+        self.prototypes = tuple(each for each in prototypes if each.person_id in self.numbers)
+        modes = [each for each in centroids if each.person_id in self.numbers]
+        rows: list[KnownPrototype | KnownCentroid] = [*self.prototypes, *modes]
+        owners = [self.numbers[each.person_id] for each in rows]
+        self.references = References(
+            vectors=decode_embeddings([each.embedding for each in rows], dimension),
+            owners=np.array(owners, dtype=np.int64),
+            exemplars=np.arange(len(owners)) < len(self.prototypes),
+            persons=len(self.persons),
+        )
+
+    def prototype_rows(self, person_id: UUID) -> list[int]:
+        """The reference rows of a person's prototypes, best first; none for somebody unknown."""
+        return self._rows.get(person_id, [])
+
+    @cached_property
+    def _rows(self) -> dict[UUID, list[int]]:
+        rows: dict[UUID, list[int]] = {}
+        for row, prototype in enumerate(self.prototypes):
+            rows.setdefault(prototype.person_id, []).append(row)
+        return rows
+
+
+async def read_people(tx: Transaction, library_id: str, model: ActiveModel) -> KnownPeople:
+    """Everybody of a library, in three statements."""
+    persons = await list_known_persons(tx, library_id)
+    prototypes = await list_known_prototypes(tx, library_id, model.model_version)
+    centroids = await list_known_centroids(tx, library_id, model.model_version)
+    return KnownPeople(persons, prototypes, centroids, model.dimension)
+
+
+def choose_query_prototypes(people: KnownPeople, person_id: UUID, settings: SuggestionSettings) -> Vectors:
+    """Which of a person's prototypes to search with: (Q, D), Q at most ``settings.query_prototypes``.
+
+    One after the other, that of the greatest quality times distance (1 - cosine) to those chosen before; of near-duplicate
+    faces only the first. Deterministic: ties go to the better face.
+    """
+    rows = people.prototype_rows(person_id)
+    vectors = people.references.vectors[rows]
+    shown = [people.prototypes[row].face for row in rows]
+    keys = key_near_duplicates(shown, settings)
+    quality = np.array([max(face.quality, 0.01) for face in shown])
+    distance = np.ones(len(rows))
+    chosen: list[int] = []
+    used: set[FaceKey] = set()
+    free = np.ones(len(rows), dtype=np.bool_)
+    while free.any() and len(chosen) < settings.query_prototypes:
+        best = int(np.argmax(np.where(free, quality * distance, -1.0)))
+        free[best] = False
+        key = keys[shown[best].face_id]
+        if key in used:
+            continue
+        used.add(key)
+        chosen.append(best)
+        distance = np.minimum(distance, np.clip(1.0 - vectors @ vectors[best], 0.0, 1.0))
+    return vectors[chosen]
+
+
+def key_near_duplicates(faces: Sequence[PhotoFace], settings: SuggestionSettings) -> dict[UUID, FaceKey]:
+    """A key for each face, equal for the same face in near-duplicate photos."""
+    photos = {face.asset_id: face.stamp for face in faces}
+    leaders = group_photos(
+        list(photos.values()), max_bits=settings.near_duplicate_bits, max_seconds=settings.near_duplicate_s
+    )
+    keys = key_faces([face.place for face in faces], leaders)
+    return {face.face_id: keys[str(face.face_id)] for face in faces}

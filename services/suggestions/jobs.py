@@ -1,0 +1,60 @@
+"""Handlers of this service's jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from services.suggestions.domain.discovering import BATCH_PERSONS, FindMore, make_finder
+from services.suggestions.domain.model import SuggestionMethod, SuggestionsDeps
+from services.suggestions.domain.ports import CentroidSearch, FaceSearch
+from shared.db.engine import Database, Transaction
+from shared.jobs.execution import SliceRun
+from shared.jobs.model import Job, Json, Progress, SliceResults
+
+COUNTS = ("candidates", "created", "kept")
+
+
+@dataclass(frozen=True, slots=True)
+class FindMoreHandler:
+    """``suggestions.find_more``. A slice names its persons; its checkpoint, how many are done and what was counted."""
+
+    database: Database
+    deps: SuggestionsDeps
+    faces: FaceSearch
+    centroids: CentroidSearch
+
+    async def run(self, run: SliceRun) -> Json:
+        """Look for faces of the slice's persons, a batch at a time."""
+        job = run.slice.job_spec
+        person_ids = [UUID(person_id) for person_id in run.slice.spec["person_ids"]]
+        command = FindMore(
+            library_id=run.slice.library_id,
+            person_ids=person_ids,
+            method=SuggestionMethod(job["method"]),
+            max_per_person=job["max_per_person"],
+            min_confidence=job["min_confidence"],
+        )
+        counts = {name: run.slice.checkpoint.get(name, 0) for name in COUNTS}
+        start = run.slice.checkpoint.get("persons", 0)
+        finder = await make_finder(self.database, self.deps, self.faces, self.centroids, command)
+        if finder is None:
+            await run.report(Progress(done=len(person_ids) - start, skipped=len(person_ids) - start))
+            return {"persons": len(person_ids), **counts}
+        for at in range(start, len(person_ids), BATCH_PERSONS):
+            batch = person_ids[at : at + BATCH_PERSONS]
+            found = await finder.find(batch)
+            async with run.step() as tx:
+                stored = await finder.store(tx, run.slice.job_id, batch, found)
+                counts["candidates"] += found.candidates
+                counts["created"] += stored.created
+                counts["kept"] += stored.kept
+                # A person merged, deleted or left without faces since the job was asked for.
+                skipped = sum(not finder.knows(person_id) for person_id in batch)
+                progress = Progress(done=len(batch), skipped=skipped, phase="search")
+                await run.checkpoint(tx, progress, {"persons": at + len(batch), **counts})
+        return {"persons": len(person_ids), **counts}
+
+    async def finish(self, tx: Transaction, job: Job, results: SliceResults) -> Json:
+        """Add up what the slices counted."""
+        return {name: sum(result[name] for result in results) for name in ("persons", *COUNTS)}

@@ -1,0 +1,1 @@
+"""The clustering service on real stores, with the persons service beside it."""

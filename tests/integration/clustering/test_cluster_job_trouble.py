@@ -1,0 +1,139 @@
+"""ClusterFaces when something comes in between: cancel, memory, people who assign, a worker that dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import func, select
+
+from kith.clustering.v1 import clusters_pb2
+from kith.jobs.v1 import jobs_pb2
+from services.clustering import jobs as job_kinds
+from services.clustering.grouping.request import GroupingRequest, GroupingResult
+from shared.config import ClusteringSettings
+from shared.db.tables_clustering import cluster_members, cluster_runs, clusters
+from shared.foundation import Foundation
+from shared.jobs.execution import SliceRun
+from shared.jobs.model import Json
+from tests.integration.clustering.kit import Kith, crowd, start_kith
+from tests.integration.conftest import Running, eventually
+from tests.integration.library import random_vectors, seed_faces
+
+Tell = Callable[[float], Awaitable[None]]
+
+
+async def start_job(kith: Kith) -> str:
+    return (await kith.clusters.ClusterFaces(clusters_pb2.ClusterFacesRequest())).job.id
+
+
+async def count(base: Foundation, table: object) -> int:
+    async with base.database.transaction() as tx:
+        found: int = await tx.scalar(select(func.count()).select_from(table))
+        return found
+
+
+async def test_cancelling_stops_the_process_and_stores_nothing(kith: Kith, base: Foundation) -> None:
+    await seed_faces(base, random_vectors(1500, 64))
+    job_id = await start_job(kith)
+
+    async def grouping() -> bool:
+        job = (await kith.jobs.GetJob(jobs_pb2.GetJobRequest(job_id=job_id))).job
+        return job.phase == "group" and bool(multiprocessing.active_children())
+
+    await eventually(grouping)
+    await kith.jobs.CancelJob(jobs_pb2.CancelJobRequest(job_id=job_id))
+    job = await kith.ended(job_id)
+    assert job.state == jobs_pb2.JOB_STATE_CANCELLED
+
+    async def stopped() -> bool:
+        return not multiprocessing.active_children()
+
+    await eventually(stopped)
+    assert await count(base, cluster_runs) == await count(base, clusters) == 0
+
+
+async def test_a_run_that_would_need_too_much_memory_fails_before_it_begins(running: Running, base: Foundation) -> None:
+    clustering = ClusteringSettings(memory_budget_mb=64, small_set=3000)
+    running.settings = running.settings.model_copy(update={"clustering": clustering})
+    kith = await start_kith(running)
+    await seed_faces(base, random_vectors(2200, 16))
+    job = await kith.cluster()
+    assert job.state == jobs_pb2.JOB_STATE_FAILED
+    assert job.error.reason == "MEMORY_BUDGET"
+    assert "KITH_CLUSTERING_MEMORY_BUDGET_MB" in job.error.message
+    assert await count(base, cluster_runs) == 0
+
+
+async def test_faces_that_got_a_person_meanwhile_are_left_out(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded = await seed_faces(base, crowd(8, 4, 4))
+    anna = await kith.create("Anna")
+    real = job_kinds.group_watched
+
+    async def overtaken(request: GroupingRequest, tell: Tell) -> GroupingResult:
+        result = await real(request, tell)
+        # Three of the eight, and all but one of the first four.
+        await kith.assign([*seeded.face_ids[:3], *seeded.face_ids[8:11]], anna)
+        return result
+
+    monkeypatch.setattr(job_kinds, "group_watched", overtaken)
+    job = await kith.cluster()
+    assert {key: value for key, value in dict(job.result).items() if key != "run_id"} == {
+        "faces": 10,
+        "clusters": 2,
+        "clustered": 9,
+        "noise": 1,
+    }
+    assert [cluster.face_count for cluster in await kith.list()] == [5, 4]
+    assert await count(base, cluster_members) == 9
+
+
+class Interrupted(Exception):
+    """The worker is gone."""
+
+
+async def test_a_worker_that_dies_after_storing_does_not_store_twice(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seed_faces(base, crowd(6, 5))
+    real = job_kinds.ClusterFacesJob.run
+    answers: list[Json] = []
+
+    async def dies_once(self: job_kinds.ClusterFacesJob, run: SliceRun) -> Json:
+        answers.append(await real(self, run))
+        if len(answers) == 1:
+            raise Interrupted
+        return answers[-1]
+
+    monkeypatch.setattr(job_kinds.ClusterFacesJob, "run", dies_once)
+    job = await kith.cluster()
+    assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
+    assert answers[0] == answers[1] == {**dict(job.result)}
+    assert await count(base, cluster_runs) == 1
+    assert job.progress.done == job.progress.total == 11
+
+
+async def test_a_worker_that_dies_while_grouping_leaves_the_work_to_the_next(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seed_faces(base, crowd(6, 5))
+    real = job_kinds.group_watched
+    calls = 0
+
+    async def dies_once(request: GroupingRequest, tell: Tell) -> GroupingResult:
+        nonlocal calls
+        calls += 1
+        await tell(0.7)
+        if calls == 1:
+            raise Interrupted
+        return await real(request, tell)
+
+    monkeypatch.setattr(job_kinds, "group_watched", dies_once)
+    job = await kith.cluster()
+    assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
+    # What the first worker counted is not counted again.
+    assert job.progress.done == job.progress.total == 11
+    assert [cluster.face_count for cluster in await kith.list()] == [6, 5]

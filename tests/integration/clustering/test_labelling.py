@@ -1,0 +1,184 @@
+"""LabelCluster: who it assigns, what it refuses, and what a retry does after a crash at each step."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, select
+
+from services.clustering.adapters.people import RemotePeople
+from services.clustering.domain.ports import FacesAssigned
+from services.clustering.servicers import cluster as servicer
+from shared.db.tables_clustering import cluster_members, clusters
+from shared.db.tables_persons import assignments, changes
+from shared.errors import InvalidRequest, KithError, NotFound, NotImplementedYet, Reason
+from shared.foundation import Foundation
+from tests.integration.clustering.kit import Kith, relayed, seed_cluster
+from tests.integration.library import random_vectors, seed_faces
+
+
+async def seed(base: Foundation, count: int = 6) -> tuple[str, list[UUID]]:
+    seeded = await seed_faces(base, random_vectors(count, 16))
+    return await seed_cluster(base, seeded.face_ids), seeded.face_ids
+
+
+async def count(base: Foundation, table: object) -> int:
+    async with base.database.transaction() as tx:
+        found: int = await tx.scalar(select(func.count()).select_from(table))
+        return found
+
+
+async def test_a_new_person_gets_the_faces_and_the_cluster_ends(kith: Kith, base: Foundation) -> None:
+    cluster_id, face_ids = await seed(base)
+    answer = await kith.label(cluster_id, new_person_name="Anna")
+    assert answer.faces_assigned == 6
+    assert not answer.failures
+    assert await kith.face_count(answer.person_id) == 6
+    assert await kith.list() == []
+    assert await count(base, clusters) == await count(base, cluster_members) == 0
+    await relayed(base)
+    points = await base.qdrant.retrieve(
+        base.collections.faces("test_model"), [str(face_id) for face_id in face_ids], with_payload=True
+    )
+    assert [(p.payload["person_id"], p.payload["cluster_id"]) for p in points] == [(answer.person_id, None)] * 6
+    with pytest.raises(NotFound):
+        await kith.label(cluster_id, new_person_name="Anna")
+
+
+async def test_an_existing_person_and_faces_that_are_somebody_else(kith: Kith, base: Foundation) -> None:
+    cluster_id, face_ids = await seed(base)
+    anna, bert = await kith.create("Anna"), await kith.create("Bert")
+    await kith.exclude(face_ids[0], anna)
+    await kith.assign([face_ids[1]], bert)
+    etag = (await kith.list())[0].etag
+    answer = await kith.label(cluster_id, person_id=anna, etag=etag, except_face_ids=[str(face_ids[2])])
+    assert answer.person_id == anna
+    assert answer.faces_assigned == 3
+    assert [(failure.id, failure.reason) for failure in answer.failures] == [(str(face_ids[0]), "FACE_EXCLUDED")]
+    assert (await kith.face_count(anna), await kith.face_count(bert)) == (3, 1)
+    assert await kith.list() == []
+    await relayed(base)
+    # Those that stayed behind are in no cluster, in both stores.
+    points = await base.qdrant.retrieve(
+        base.collections.faces("test_model"), [str(face_ids[0]), str(face_ids[2])], with_payload=True
+    )
+    assert [(p.payload["assigned"], p.payload["cluster_id"]) for p in points] == [(False, None)] * 2
+
+
+async def test_a_face_assigned_meanwhile_is_named(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster_id, face_ids = await seed(base)
+    anna, bert = await kith.create("Anna"), await kith.create("Bert")
+    real = RemotePeople.assign_faces
+
+    async def overtaken(self: RemotePeople, *arguments: object) -> FacesAssigned:
+        await kith.assign([face_ids[3]], bert)
+        return await real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RemotePeople, "assign_faces", overtaken)
+    answer = await kith.label(cluster_id, person_id=anna)
+    assert answer.faces_assigned == 5
+    assert [(f.id, f.reason) for f in answer.failures] == [(str(face_ids[3]), "FACE_ALREADY_ASSIGNED")]
+    assert await kith.list() == []
+
+
+async def test_a_stale_etag_changes_nothing(kith: Kith, base: Foundation) -> None:
+    cluster_id, face_ids = await seed(base)
+    shown = (await kith.list())[0].etag
+    await kith.assign([face_ids[0]], await kith.create("Bert"))
+    with pytest.raises(KithError) as refused:
+        await kith.label(cluster_id, new_person_name="Anna", etag=shown)
+    assert (refused.value.code, refused.value.reason) == ("ABORTED", Reason.CLUSTER_CHANGED)
+    now = (await kith.list())[0].etag
+    assert refused.value.metadata == {"cluster_id": cluster_id, "current_etag": now}
+    assert await kith.person_count() == 1
+    assert (await kith.label(cluster_id, new_person_name="Anna", etag=now)).faces_assigned == 5
+    with pytest.raises(KithError) as gone:
+        await kith.label(cluster_id, new_person_name="Anna", etag=now)
+    assert gone.value.reason is Reason.CLUSTER_CHANGED
+
+
+async def test_requests_that_cannot_be(kith: Kith, base: Foundation) -> None:
+    cluster_id, face_ids = await seed(base, 3)
+    stranger = (await seed_faces(base, random_vectors(1, 16, seed=1))).face_ids[0]
+    for fields in (
+        {},
+        {"new_person_name": "  "},
+        {"new_person_name": "Anna", "except_face_ids": [str(stranger)]},
+        {"new_person_name": "Anna", "except_face_ids": [str(face_id) for face_id in face_ids]},
+        {"new_person_name": "Anna", "except_face_ids": [str(face_ids[0])] * 2},
+    ):
+        with pytest.raises(InvalidRequest):
+            await kith.label(cluster_id, **fields)
+    with pytest.raises(NotFound):
+        await kith.label(cluster_id, person_id=str(uuid4()))
+    with pytest.raises(NotFound):
+        await kith.label("clu_000000000000", new_person_name="Anna")
+    assert await kith.person_count() == 0
+    assert len(await kith.list()) == 1
+
+
+async def test_a_replay_doubles_nothing(kith: Kith, base: Foundation) -> None:
+    cluster_id, _ = await seed(base)
+    fields = {"new_person_name": "Anna", "request_id": str(uuid4())}
+    first = await kith.label(cluster_id, **fields)
+    ledger = await count(base, changes)
+    assert await kith.label(cluster_id, **fields) == first
+    assert await count(base, changes) == ledger
+    assert await kith.person_count() == 1
+    with pytest.raises(InvalidRequest) as reused:
+        await kith.label(cluster_id, **{**fields, "new_person_name": "Bert"})
+    assert reused.value.reason is Reason.REQUEST_ID_REUSED
+
+
+@pytest.mark.parametrize("step", ["after the person", "after some faces", "before the end"])
+async def test_a_retry_after_a_crash_finishes_the_same_work(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    cluster_id, face_ids = await seed(base, 600)
+    calls = 0
+    real = RemotePeople.assign_faces
+
+    async def assign(self: RemotePeople, *arguments: object) -> FacesAssigned:
+        nonlocal calls
+        calls += 1
+        if (step, calls) in {("after the person", 1), ("after some faces", 2)}:
+            raise RuntimeError("crash")
+        return await real(self, *arguments)  # type: ignore[arg-type]
+
+    async def crash(*_: object) -> None:
+        raise RuntimeError("crash")
+
+    fields = {"new_person_name": "Anna", "request_id": str(uuid4()), "etag": (await kith.list())[0].etag}
+    with monkeypatch.context() as patched:
+        patched.setattr(RemotePeople, "assign_faces", assign)
+        if step == "before the end":
+            patched.setattr(servicer, "end_cluster", crash)
+        with pytest.raises(KithError) as crashed:
+            await kith.label(cluster_id, **fields)
+        assert crashed.value.reason is Reason.INTERNAL_ERROR
+    # Somebody else takes a face in between; what was chosen then stays chosen.
+    bert = await kith.create("Bert")
+    if step == "after the person":
+        await kith.assign([face_ids[0]], bert)
+    expected = 599 if step == "after the person" else 600
+    answer = await kith.label(cluster_id, **fields)
+    assert answer.faces_assigned == expected
+    assert [failure.id for failure in answer.failures] == ([str(face_ids[0])] if expected == 599 else [])
+    assert await kith.face_count(answer.person_id) == expected
+    assert await kith.person_count() == 2
+    assert await count(base, assignments) == 600
+    assert await kith.list() == []
+    assert await kith.label(cluster_id, **fields) == answer
+
+
+async def test_more_faces_than_a_call_can_take_are_refused(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.clustering.domain.labelling.MAX_FACES", 5)
+    cluster_id, _ = await seed(base)
+    with pytest.raises(NotImplementedYet):
+        await kith.label(cluster_id, new_person_name="Anna")
+    assert await kith.person_count() == 0

@@ -1,0 +1,155 @@
+"""What a find-more job costs: statements and searches grow with the batches of persons, and with nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import event, update
+
+from services.suggestions.domain.discovering import BATCH_PERSONS, FIND_MORE, FindMore, start_find_more
+from services.suggestions.domain.model import SuggestionMethod
+from services.suggestions.wiring import build_deps, build_handlers
+from shared.caller import Caller
+from shared.config import JobSettings
+from shared.db.tables_detection import faces as face_table
+from shared.db.tables_shared import job_slices
+from shared.foundation import Foundation
+from shared.jobs.execution import SliceExecutor
+from shared.jobs.model import Job
+from shared.jobs.repository import get_job
+from shared.vectors.relay import Relay
+from tests.integration.suggestions.album import People, Person, draw_people, seed_library
+
+# So long that no heartbeat falls into a count.
+PATIENT = JobSettings(lease_s=600, heartbeat_s=200)
+
+
+@dataclass
+class Cost:
+    """Round trips."""
+
+    statements: int = 0
+    searches: int = 0
+
+
+@contextmanager
+def counting(base: Foundation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
+    cost = Cost()
+    search = base.qdrant.query_batch_points
+
+    def count_statement(*_: Any) -> None:
+        cost.statements += 1
+
+    async def count_search(*args: Any, **kwargs: Any) -> Any:
+        cost.searches += 1
+        return await search(*args, **kwargs)
+
+    event.listen(base.database.engine.sync_engine, "before_cursor_execute", count_statement)
+    with monkeypatch.context() as patched:
+        patched.setattr(base.qdrant, "query_batch_points", count_search)
+        yield cost
+    event.remove(base.database.engine.sync_engine, "before_cursor_execute", count_statement)
+
+
+async def index(base: Foundation) -> None:
+    relay = Relay(
+        base.database,
+        base.qdrant,
+        base.collections,
+        base.listener,
+        base.clock,
+        base.settings.relay,
+        base.settings.qdrant,
+    )
+    while await relay.relay_batch():
+        pass
+
+
+async def run_job(
+    base: Foundation, stack: AsyncExitStack, persons: Sequence[Person], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Job, Cost]:
+    command = FindMore("default", [each.person_id for each in persons], SuggestionMethod.PROTOTYPES, 200, 0.5)
+    async with base.database.transaction() as tx:
+        job = await start_find_more(tx, build_deps(base), command, Caller("test", "test"))
+    handlers = build_handlers(base, stack)
+    executor = SliceExecutor(handlers, base.database, base.clock, base.ids, PATIENT)
+    with counting(base, monkeypatch) as cost:
+        await executor.run_slice(job.job_id, 0)
+    async with base.database.transaction() as tx:
+        return await get_job(tx, "default", job.job_id), cost
+
+
+async def test_statements_and_searches_grow_by_batches_of_persons_only(
+    base: Foundation, people: People, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = 4, 16
+    faces = await seed_library(base, draw_people(4 * BATCH_PERSONS, 2 + many))
+    persons = [await people.create(f"Person {number}") for number in range(4 * BATCH_PERSONS)]
+    surplus: list[UUID] = []
+    for number, person in enumerate(persons):
+        own = faces.face_ids[number * (2 + many) : (number + 1) * (2 + many)]
+        await people.assign(person, own[:2])
+        if number < BATCH_PERSONS:
+            surplus += own[2 + few :]
+    async with base.database.transaction() as tx:
+        await tx.execute(update(face_table).where(face_table.c.face_id.in_(surplus)).values(state="IGNORED"))
+    await index(base)
+    job, small = await run_job(base, stack, persons[:BATCH_PERSONS], monkeypatch)
+    assert created(job) == few * BATCH_PERSONS
+    job, large = await run_job(base, stack, persons[BATCH_PERSONS : 2 * BATCH_PERSONS], monkeypatch)
+    assert created(job) == many * BATCH_PERSONS
+    assert (small.statements, small.searches) == (large.statements, 1)
+    _, twice = await run_job(base, stack, persons[: 2 * BATCH_PERSONS], monkeypatch)
+    _, four_times = await run_job(base, stack, persons, monkeypatch)
+    assert (twice.searches, four_times.searches) == (2, 4)
+    per_batch = twice.statements - small.statements
+    assert four_times.statements - small.statements == 3 * per_batch
+    assert per_batch <= 12
+
+
+async def test_a_slice_goes_on_from_its_checkpoint_and_counts_each_question_once(
+    base: Foundation, people: People, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = await seed_library(base, draw_people(2 * BATCH_PERSONS, 4))
+    persons = [await people.create(f"Person {number}") for number in range(2 * BATCH_PERSONS)]
+    for number, person in enumerate(persons):
+        await people.assign(person, faces.face_ids[4 * number : 4 * number + 2])
+    await index(base)
+    command = FindMore("default", [each.person_id for each in persons], SuggestionMethod.PROTOTYPES, 200, 0.5)
+    async with base.database.transaction() as tx:
+        job = await start_find_more(tx, build_deps(base), command, Caller("test", "test"))
+    executor = SliceExecutor(build_handlers(base, stack), base.database, base.clock, base.ids, PATIENT)
+    search = base.qdrant.query_batch_points
+    calls = 0
+
+    async def fail_second(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ConnectionError("Qdrant went away")
+        return await search(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(base.qdrant, "query_batch_points", fail_second)
+        await executor.run_slice(job.job_id, 0)
+    async with base.database.transaction() as tx:
+        half = await get_job(tx, "default", job.job_id)
+        await tx.execute(update(job_slices).where(job_slices.c.job_id == job.job_id).values(not_before=None))
+    assert (half.done, half.state.value) == (BATCH_PERSONS, "RUNNING")
+    await executor.run_slice(job.job_id, 0)
+    async with base.database.transaction() as tx:
+        whole = await get_job(tx, "default", job.job_id)
+    assert (whole.done, whole.state.value) == (2 * BATCH_PERSONS, "SUCCEEDED")
+    assert whole.kind == FIND_MORE
+    assert created(whole) == 2 * 2 * BATCH_PERSONS
+
+
+def created(job: Job) -> int:
+    assert job.result is not None
+    found: int = job.result["created"]
+    return found

@@ -1,0 +1,78 @@
+"""The pure parts of a run: its spec, its thresholds, what becomes of groups that shrank."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from services.clustering.domain.grouping_run import ClusterFaces, build_request, drop_small
+from services.clustering.domain.model import ActiveModel, ClusteringDeps
+from services.clustering.grouping.request import Algorithm
+from services.clustering.grouping.thresholds import Thresholds, resolve_thresholds
+from services.clustering.repository.unassigned import FaceSelection, FaceTable
+from shared.clock import SystemClock
+from shared.config import ClusteringSettings, QualitySettings, SuggestionSettings
+from shared.ids import RandomIds
+
+PACK = {"knn_floor": 0.1, "link_floor": 0.3, "merge": 0.5, "attach": 0.25, "attach_margin": 0.02}
+
+
+def make_deps(**settings: float) -> ClusteringDeps:
+    clock = SystemClock()
+    return ClusteringDeps(
+        clock, RandomIds(clock), ClusteringSettings(**settings), QualitySettings(seed_floor=0.15), SuggestionSettings()
+    )
+
+
+def make_command(**selection: object) -> ClusterFaces:
+    return ClusterFaces("default", Algorithm.DBSCAN, FaceSelection(**selection), 4)
+
+
+def resolve(carried: dict[str, float], **settings: float) -> Thresholds:
+    vectors = np.eye(8, dtype=np.float32)
+    faces = FaceTable([], vectors, np.arange(8), np.ones(8, dtype=np.float32))
+    request = build_request(make_deps(**settings), make_command(), ActiveModel("m", 8, carried), faces)
+    assert (request.seed_floor, request.sizes.min_cluster_size, request.algorithm) == (0.15, 4, Algorithm.DBSCAN)
+    return resolve_thresholds(vectors, request.pack_thresholds, request.overrides)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {},
+        {"captured_from": datetime(2020, 1, 2, 3, tzinfo=UTC), "min_quality": 0.25},
+        {"captured_before": datetime(2021, 1, 1, tzinfo=UTC)},
+    ],
+)
+def test_a_spec_survives_the_job(selection: dict[str, object]) -> None:
+    command = make_command(**selection)
+    assert ClusterFaces.parse("default", command.describe()) == command
+
+
+def test_the_pack_wins_over_the_usual_and_the_settings_over_the_pack() -> None:
+    usual = resolve({})
+    assert usual.merge == 0.55
+    assert resolve(PACK) == Thresholds(**PACK)
+    assert resolve({**PACK, "suggest_floor": 0.9}, merge=0.6) == Thresholds(**{**PACK, "merge": 0.6})
+    assert resolve({"merge": 0.5}) == Thresholds(
+        knn_floor=usual.knn_floor,
+        link_floor=usual.link_floor,
+        merge=0.5,
+        attach=usual.attach,
+        attach_margin=usual.attach_margin,
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ([], []),
+        ([-1, -1], [-1, -1]),
+        ([0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 0, -1, -1, 1, 1, 1]),
+        ([2, 2, 2, -1, 0], [0, 0, 0, -1, -1]),
+    ],
+)
+def test_groups_that_shrank_are_noise_and_the_rest_close_up(labels: list[int], kept: list[int]) -> None:
+    assert drop_small(np.array(labels, dtype=np.int32), 3).tolist() == kept
