@@ -141,9 +141,12 @@ class MainJob:
         names = self._truth.names()
         if not names:
             return f"Person {len(self.outcome.groups) + 1}"
-        known = Counter(names.get(self.outcome.identities.get(face_id, "")) for face_id in face_ids)
-        name, count = known.most_common(1)[0]
-        return name if name is not None and count / len(face_ids) > CLEAR_MAJORITY else None
+        # Faces that nobody can tell speak neither for nor against; strangers speak against.
+        known = [self.outcome.identities[face_id] for face_id in face_ids if face_id in self.outcome.identities]
+        if not known:
+            return None
+        name, count = Counter(names.get(identity) for identity in known).most_common(1)[0]
+        return name if name is not None and count / len(known) > CLEAR_MAJORITY else None
 
     async def _label(self) -> None:
         assigned = 0

@@ -15,7 +15,7 @@ from services.clustering.domain.grouping_run import (
     store_grouping,
 )
 from services.clustering.domain.model import ClusteringDeps
-from services.clustering.grouping.process import group_in_process
+from services.clustering.grouping.process import GroupingProcessDied, group_in_process
 from services.clustering.grouping.request import GroupingRequest, GroupingResult, Phase
 from services.clustering.grouping.request import Progress as GroupingProgress
 from shared.db.engine import Database, Transaction
@@ -27,6 +27,10 @@ TELL_S = 0.5
 # How far a grouping is when a phase begins, as a share of the whole: finding neighbours is most of it.
 _BEGINS = {Phase.NEIGHBOURS: 0.0, Phase.FORM: 0.7, Phase.MERGE: 0.8, Phase.ATTACH: 0.9, Phase.MEASURE: 0.95}
 _ENDS = {Phase.NEIGHBOURS: 0.7, Phase.FORM: 0.8, Phase.MERGE: 0.9, Phase.ATTACH: 0.95, Phase.MEASURE: 1.0}
+
+
+class GroupingLost(Exception):
+    """The grouping's process was killed. Nobody's request is to blame, so this is no KithError, and the slice runs again."""
 
 
 class ClusterFacesJob:
@@ -76,7 +80,8 @@ class ClusterFacesJob:
 async def group_watched(request: GroupingRequest, tell: Callable[[float], Awaitable[None]]) -> GroupingResult:
     """Group in another process, telling every half second how far it is (0..1).
 
-    If this task is cancelled, or ``tell`` raises, the process is stopped and waited for.
+    If this task is cancelled, or ``tell`` raises, the process is stopped and waited for. Raises what grouping raises, and
+    :class:`GroupingLost`.
     """
     stop = threading.Event()
     share = 0.0
@@ -97,6 +102,9 @@ async def group_watched(request: GroupingRequest, tell: Callable[[float], Awaita
         # Set also when all went well, where nobody looks at it any more.
         stop.set()
         await asyncio.wait([work])
+        lost = work.exception()
+    if isinstance(lost, GroupingProcessDied):
+        raise GroupingLost from lost
     return work.result()
 
 

@@ -1,4 +1,4 @@
-"""Builds the detection service out of its parts, by plain functions."""
+"""Builds the detection server out of its parts, by plain functions. The worker, which needs no model, builds its own."""
 
 from __future__ import annotations
 
@@ -21,12 +21,9 @@ from kith.detection.v1 import (
     sessions_pb2,
     sessions_pb2_grpc,
 )
-from services.detection.adapters.looker import GrpcLooker
 from services.detection.domain.looking import FaceFinder
 from services.detection.domain.model import DetectionDeps
-from services.detection.domain.sessions import JOB_KIND
 from services.detection.inference.engine import FaceEngine
-from services.detection.jobs import DetectAssets
 from services.detection.servicers.assets import AssetServicer
 from services.detection.servicers.detection import DetectionServicer
 from services.detection.servicers.doctor import DoctorServicer
@@ -35,8 +32,6 @@ from services.detection.servicers.sessions import SessionServicer
 from shared.foundation import Foundation
 from shared.imaging.decode import ImageDecoder
 from shared.imaging.source import PhotoReader
-from shared.jobs.execution import JobHandler
-from shared.rpc.channel import open_channel
 from shared.rpc.server import RpcServer
 from shared.vectors.reconcile import Comparison
 
@@ -63,11 +58,6 @@ def open_threads(stack: AsyncExitStack) -> Threads:
     return Threads(reading, pixels, cores)
 
 
-def build_deps(base: Foundation) -> DetectionDeps:
-    """What the use cases need."""
-    return DetectionDeps(base.clock, base.ids, base.settings.detection)
-
-
 def build_finder(base: Foundation, engine: FaceEngine, threads: Threads) -> FaceFinder:
     """Photo in, faces out, within the configured limits."""
     images = base.settings.images
@@ -83,7 +73,7 @@ def build_finder(base: Foundation, engine: FaceEngine, threads: Threads) -> Face
 
 def add_services(server: RpcServer, base: Foundation, engine: FaceEngine, threads: Threads) -> None:
     """Register every service of this server. ModelService answers UNIMPLEMENTED so far."""
-    deps = build_deps(base)
+    deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
     settings = base.settings
     finder = build_finder(base, engine, threads)
     server.add(
@@ -116,10 +106,3 @@ def add_services(server: RpcServer, base: Foundation, engine: FaceEngine, thread
         models_pb2_grpc.ModelServiceServicer(),
         models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     )
-
-
-def open_handlers(base: Foundation, stack: AsyncExitStack) -> dict[str, JobHandler]:
-    """Handlers of this service's jobs, by kind, with a channel to the detection servers that ends with ``stack``."""
-    channel = open_channel(base.settings.services.detection, base.settings.rpc, base.settings.auth)
-    stack.push_async_callback(channel.close)
-    return {JOB_KIND: DetectAssets(base.database, build_deps(base), GrpcLooker(channel))}

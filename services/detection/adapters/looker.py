@@ -10,8 +10,7 @@ import grpc.aio
 
 from kith.detection.v1 import detection_pb2 as pb
 from kith.detection.v1 import detection_pb2_grpc
-from services.detection.convert.looks import from_reply, to_options
-from services.detection.convert.models import from_model_info
+from services.detection.convert.looks import from_model_info, from_reply, to_options
 from services.detection.domain.model import OptionOverrides, PackDescription, PendingPhoto, PhotoFailed, PhotoLook
 from shared.errors import KithError, Overloaded, Reason, Unavailable
 from shared.rpc.channel import translate_errors

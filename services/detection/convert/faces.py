@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
-
 from kith.common.v1 import types_pb2
 from kith.detection.v1 import faces_pb2 as pb
 from services.detection.convert.enums import from_enum
+from services.detection.convert.geometry import to_box, to_landmarks, to_quality
 from services.detection.convert.times import from_range, to_captured
-from services.detection.domain.model import Face, FaceState, FaceStats, QualityFigures
+from services.detection.domain.model import Face, FaceState, FaceStats
 from services.detection.repository.faces import FaceFilter, StoredEmbedding
 from shared.config import DetectionSettings
 from shared.errors import InvalidRequest
-from shared.faces.boxes import Box
 from shared.faces.embeddings import decode_embedding
 from shared.ids import parse_asset_id, parse_cluster_id, parse_uuid
 from shared.imaging.crop import CropFormat
 from shared.jobs.convert import to_timestamp
-
-POINTS: Final = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
 def to_face(face: Face) -> pb.Face:
@@ -39,30 +34,6 @@ def to_face(face: Face) -> pb.Face:
         cluster_id=face.cluster_id or "",
         captured_at=to_captured(face.captured),
         create_time=to_timestamp(face.created_at),
-    )
-
-
-def to_box(box: Box) -> types_pb2.BoundingBox:
-    """A box as a message."""
-    return types_pb2.BoundingBox(x=box.x, y=box.y, width=box.width, height=box.height)
-
-
-def to_landmarks(values: Sequence[float]) -> types_pb2.Landmarks:
-    """Ten numbers, x0, y0 .. x4, y4, as a message."""
-    points = {name: types_pb2.Point(x=values[2 * index], y=values[2 * index + 1]) for index, name in enumerate(POINTS)}
-    return types_pb2.Landmarks(**points)
-
-
-def to_quality(quality: QualityFigures) -> pb.FaceQuality:
-    """Quality as a message."""
-    return pb.FaceQuality(
-        overall=quality.overall,
-        size=quality.size,
-        sharpness=quality.sharpness,
-        pose=quality.pose,
-        yaw=quality.yaw,
-        pitch=quality.pitch,
-        roll=quality.roll,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from kith.detection.v1 import detection_pb2 as pb
-from services.detection.domain.model import PackDescription
 from services.detection.inference.faces import ModelInfo
 
 
@@ -23,17 +22,6 @@ def to_model_info(info: ModelInfo) -> pb.ModelInfo:
         thresholds=info.thresholds,
         runtime={"insightface": info.insightface_version, "onnxruntime": info.onnxruntime_version},
         calibration={name: float(value) for name, value in info.calibration.items() if _is_number(value)},
-    )
-
-
-def from_model_info(message: pb.ModelInfo) -> PackDescription:
-    """What a library has to know of a loaded pack."""
-    return PackDescription(
-        model_version=message.model_version,
-        pack=message.pack,
-        dimension=message.dimension,
-        thresholds=dict(message.thresholds),
-        calibration=dict(message.calibration),
     )
 
 

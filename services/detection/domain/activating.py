@@ -14,9 +14,7 @@ async def agree_on_model(tx: Transaction, deps: DetectionDeps, library_id: str, 
     Raises :class:`PreconditionFailed` with MODEL_MISMATCH if it has another: vectors of two models are never compared.
     """
     await activate_first_model(tx, deps.clock, library_id, pack)
-    active = await find_active_version(tx, library_id)
-    if active is not None:
-        refuse_other_model(active, pack.model_version)
+    refuse_other_model(await find_active_version(tx, library_id) or "", pack.model_version)
 
 
 def refuse_other_model(expected: str, actual: str) -> None:

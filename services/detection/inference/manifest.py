@@ -19,7 +19,6 @@ class PackManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str | None = None
-    version: str | None = Field(None, description="Names the embedding space.")
     licence: str | None = None
     dimension: int | None = Field(None, ge=1, description="Held against what the recogniser really gives.")
     thresholds: dict[str, float] = Field(default_factory=dict, description="Cosines of this embedding space, by name.")

@@ -59,8 +59,10 @@ class RecogniserModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelPack:
-    """A detector and a recogniser that belong together. ``version`` names the embedding space: ``[a-z0-9_]``, at most
-    41 long.
+    """A detector and a recogniser that belong together.
+
+    ``version`` names the embedding space, ``[a-z0-9_]``, at most 41 long: the pack's name and the first 8 hex digits of the
+    recogniser's SHA-256, so that a retrained model cannot share a collection with the one before.
     """
 
     name: str
@@ -83,7 +85,7 @@ def load_pack(settings: ModelSettings) -> ModelPack:
     recogniser_model = _describe_recogniser(recogniser)
     return ModelPack(
         name=name,
-        version=settings.version or _version_of(manifest.version or f"{name}_{recogniser_model.sha256[:8]}"),
+        version=settings.version or _version_of(name, recogniser_model.sha256),
         detector=_describe_detector(detector),
         recogniser=recogniser_model,
         manifest=manifest,
@@ -183,11 +185,9 @@ def read_graph(path: Path) -> onnx.ModelProto:
         raise ModelPackError(f"{path.name} is not an ONNX graph: {error}") from error
 
 
-def _version_of(text: str) -> str:
-    version = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:41].rstrip("_")
-    if not version:
-        raise ModelPackError(f"no model version can be made of '{text}'; set KITH_MODEL_VERSION")
-    return version
+def _version_of(name: str, sha256: str) -> str:
+    word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:32].rstrip("_")
+    return f"{word or 'pack'}_{sha256[:8]}"
 
 
 def _sha256(path: Path) -> str:

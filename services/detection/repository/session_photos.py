@@ -78,7 +78,7 @@ def _select_photos(library_id: str, session_id: UUID, redetect: bool, slice_size
     return select(
         literal(session_id, Uuid()),
         assets.c.asset_id,
-        cast((number - 1) / slice_size, Integer),
+        cast((number - 1) // slice_size, Integer),
         case((pending, PhotoOutcome.PENDING.value), else_=PhotoOutcome.SKIPPED.value),
     ).where(assets.c.library_id == library_id)
 

@@ -11,8 +11,9 @@ import structlog
 
 from kith.detection.v1 import detection_pb2 as pb
 from kith.detection.v1 import detection_pb2_grpc
-from services.detection.convert.looks import from_image, from_options, to_image_faces, to_reply_failure
+from services.detection.convert.looks import from_options
 from services.detection.convert.models import to_model_info
+from services.detection.convert.sights import from_image, to_image_faces, to_reply_failure
 from services.detection.domain.flow import map_windowed
 from services.detection.domain.looking import FaceFinder
 from services.detection.inference.faces import ModelInfo

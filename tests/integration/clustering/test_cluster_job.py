@@ -50,14 +50,14 @@ async def test_groups_are_the_people(kith: Kith, base: Foundation) -> None:
     assert {"read", "form", "merge"} <= set(run.seconds)
 
 
+@pytest.mark.usefixtures("grouping_here")
 async def test_ids_and_numbers_stay_when_faces_are_added(kith: Kith, base: Foundation) -> None:
     await seed_faces(base, crowd(12, 8, 5))
     await kith.cluster()
     before = {cluster.id: cluster for cluster in await kith.list()}
-    more = crowd(12, 8, 5)[:4] * 1.0
-    await seed_faces(base, more)
-    newcomer = crowd(1, 1, 1, 6, seed=0)[3:]
-    await seed_faces(base, newcomer)
+    # Four more of the first person, and somebody new.
+    await seed_faces(base, crowd(12, 8, 5)[:4])
+    await seed_faces(base, crowd(6, seed=1))
     job = await kith.cluster()
     after = {cluster.id: cluster for cluster in await kith.list()}
     assert dict(job.result)["clusters"] == 4
@@ -71,6 +71,7 @@ async def test_ids_and_numbers_stay_when_faces_are_added(kith: Kith, base: Found
     assert after[grown[0]].run_id == dict(job.result)["run_id"]
 
 
+@pytest.mark.usefixtures("grouping_here")
 async def test_assigned_faces_are_in_no_cluster(kith: Kith, base: Foundation) -> None:
     seeded = await seed_faces(base, crowd(10, 6))
     anna = await kith.create("Anna")
@@ -85,6 +86,7 @@ async def test_assigned_faces_are_in_no_cluster(kith: Kith, base: Foundation) ->
     assert [cluster.face_count for cluster in await kith.list()] == [6]
 
 
+@pytest.mark.usefixtures("grouping_here")
 async def test_a_library_without_faces_or_model_ends_its_clusters(kith: Kith, base: Foundation) -> None:
     empty = await kith.cluster()
     assert empty.state == jobs_pb2.JOB_STATE_SUCCEEDED
@@ -103,6 +105,7 @@ async def test_a_library_without_faces_or_model_ends_its_clusters(kith: Kith, ba
         assert await tx.rows(select(clusters)) == []
 
 
+@pytest.mark.usefixtures("grouping_here")
 async def test_faces_outside_the_span_keep_their_clusters(kith: Kith, base: Foundation) -> None:
     # One photo a day from 1 January 2020: Anna's 6 photos, then Bert's 6.
     await seed_faces(base, crowd(6, 6))
@@ -117,6 +120,7 @@ async def test_faces_outside_the_span_keep_their_clusters(kith: Kith, base: Foun
     assert after.items() < before.items()
 
 
+@pytest.mark.usefixtures("grouping_here")
 async def test_faces_that_were_put_away_stay_away(kith: Kith, base: Foundation) -> None:
     await seed_faces(base, crowd(6, 5))
     await kith.cluster()
@@ -129,6 +133,7 @@ async def test_faces_that_were_put_away_stay_away(kith: Kith, base: Foundation) 
     assert [(cluster.id, cluster.face_count) for cluster in put_away] == [(largest.id, 6)]
 
 
+@pytest.mark.usefixtures("grouping_here")
 @pytest.mark.parametrize("algorithm", ["DBSCAN", "AGGLOMERATIVE"])
 async def test_other_algorithms(kith: Kith, base: Foundation, algorithm: str) -> None:
     await seed_faces(base, crowd(9, 7, 4))

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from kith.clustering.v1 import clusters_pb2
 from kith.jobs.v1 import jobs_pb2
 from services.clustering import jobs as job_kinds
-from services.clustering.grouping.request import GroupingRequest, GroupingResult
+from services.clustering.grouping.request import Cancelled, GroupingRequest, GroupingResult, Report
 from shared.config import ClusteringSettings
 from shared.db.tables_clustering import cluster_members, cluster_runs, clusters
 from shared.foundation import Foundation
@@ -66,6 +66,7 @@ async def test_a_run_that_would_need_too_much_memory_fails_before_it_begins(runn
     assert await count(base, cluster_runs) == 0
 
 
+@pytest.mark.usefixtures("grouping_here")
 async def test_faces_that_got_a_person_meanwhile_are_left_out(
     kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ class Interrupted(Exception):
     """The worker is gone."""
 
 
+@pytest.mark.usefixtures("grouping_here")
 async def test_a_worker_that_dies_after_storing_does_not_store_twice(
     kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,7 @@ async def test_a_worker_that_dies_after_storing_does_not_store_twice(
     assert job.progress.done == job.progress.total == 11
 
 
+@pytest.mark.usefixtures("grouping_here")
 async def test_a_worker_that_dies_while_grouping_leaves_the_work_to_the_next(
     kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,4 +139,28 @@ async def test_a_worker_that_dies_while_grouping_leaves_the_work_to_the_next(
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
     # What the first worker counted is not counted again.
     assert job.progress.done == job.progress.total == 11
+    assert [cluster.face_count for cluster in await kith.list()] == [6, 5]
+
+
+async def test_a_grouping_process_that_is_killed_is_started_again(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seed_faces(base, crowd(6, 5))
+    real = job_kinds.group_in_process
+    killed: list[int] = []
+
+    def killed_once(request: GroupingRequest, report: Report, cancelled: Cancelled) -> GroupingResult:
+        def asked() -> bool:
+            # Asked in the parent while the child runs.
+            for child in multiprocessing.active_children() if not killed else ():
+                killed.append(child.pid or 0)
+                child.kill()
+            return cancelled()
+
+        return real(request, report, asked)
+
+    monkeypatch.setattr(job_kinds, "group_in_process", killed_once)
+    job = await kith.cluster()
+    assert killed
+    assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
     assert [cluster.face_count for cluster in await kith.list()] == [6, 5]

@@ -79,7 +79,9 @@ def pack(model: ModelSettings) -> ModelInfo:
 
 
 @pytest.fixture
-async def settings(settings: Settings, model: ModelSettings, album: Album, broken: dict[str, Path], tmp_path: Path) -> Settings:
+async def settings(
+    settings: Settings, model: ModelSettings, album: Album, broken: dict[str, Path], tmp_path: Path
+) -> Settings:
     """Settings with a real pack, and photos that may be read."""
     roots = (album.folder, broken["empty"].parent, tmp_path)
     return settings.model_copy(

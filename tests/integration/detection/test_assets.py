@@ -90,6 +90,6 @@ async def test_wrong_assets_are_named_and_none_is_registered(detection: Detectio
         with pytest.raises(InvalidRequest) as caught:
             await register(detection, request)
         assert [violation.field for violation in caught.value.violations] == [field]
-    with pytest.raises(InvalidRequest, match="1..500"):
+    with pytest.raises(InvalidRequest, match=r"1\.\.500"):
         await detection.register({str(n): good for n in range(501)})
     assert await list_ids(detection) == []

@@ -23,9 +23,7 @@ async def detect(client: DetectionClient, image: types_pb2.Image, **fields: obje
 
 
 async def test_content_and_uri_give_the_same_faces(detection: DetectionClient, album: Album) -> None:
-    by_content = await detect(
-        detection, types_pb2.Image(content=album.path(1).read_bytes()), include_embeddings=True
-    )
+    by_content = await detect(detection, types_pb2.Image(content=album.path(1).read_bytes()), include_embeddings=True)
     by_uri = await detect(detection, types_pb2.Image(uri=album.uri(1)), include_embeddings=True)
     assert by_content == by_uri
     assert by_uri.faces
@@ -49,39 +47,27 @@ async def test_options_leave_faces_out(detection: DetectionClient, album: Album)
     assert not (await detect(detection, image, options=pb.DetectionOptions(min_face_px=side + 1))).faces
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pb.DetectionOptions(min_confidence=1.5),
-        pb.DetectionOptions(min_quality=float("nan")),
-        pb.DetectionOptions(min_face_px=-1),
-        pb.DetectionOptions(max_faces=501),
-    ],
-)
-async def test_options_out_of_range_are_named(
-    detection: DetectionClient, album: Album, options: pb.DetectionOptions
-) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        await detect(detection, types_pb2.Image(uri=album.uri(0)), options=options)
-    assert caught.value.violations[0].field.startswith("options.")
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("corrupt", Reason.IMAGE_UNREADABLE),
-        ("empty", Reason.IMAGE_UNREADABLE),
-        ("text", Reason.IMAGE_UNREADABLE),
-        ("huge", Reason.IMAGE_TOO_LARGE),
-    ],
-)
-async def test_unreadable_images_are_refused(
-    detection: DetectionClient, broken: dict[str, Path], name: str, reason: Reason
-) -> None:
-    for image in (types_pb2.Image(content=broken[name].read_bytes()), types_pb2.Image(uri=broken[name].as_uri())):
+async def test_options_out_of_range_are_named(detection: DetectionClient, album: Album) -> None:
+    wrong = {
+        "options.min_confidence": pb.DetectionOptions(min_confidence=1.5),
+        "options.min_quality": pb.DetectionOptions(min_quality=float("nan")),
+        "options.min_face_px": pb.DetectionOptions(min_face_px=-1),
+        "options.max_faces": pb.DetectionOptions(max_faces=501),
+    }
+    for field, options in wrong.items():
         with pytest.raises(InvalidRequest) as caught:
-            await detect(detection, image)
-        assert caught.value.reason is reason
+            await detect(detection, types_pb2.Image(uri=album.uri(0)), options=options)
+        assert [violation.field for violation in caught.value.violations] == [field]
+
+
+async def test_unreadable_images_are_refused(detection: DetectionClient, broken: dict[str, Path]) -> None:
+    reasons = dict.fromkeys(("corrupt", "empty", "text"), Reason.IMAGE_UNREADABLE) | {"huge": Reason.IMAGE_TOO_LARGE}
+    for name, reason in reasons.items():
+        content, uri = broken[name].read_bytes(), broken[name].as_uri()
+        for image in (types_pb2.Image(content=content), types_pb2.Image(uri=uri)):
+            with pytest.raises(InvalidRequest) as caught:
+                await detect(detection, image)
+            assert caught.value.reason is reason, name
 
 
 async def test_images_from_nowhere_are_refused(detection: DetectionClient, tmp_path: Path) -> None:
@@ -127,9 +113,7 @@ async def stream(client: DetectionClient, uris: dict[int, str]) -> list[pb.Detec
 
     async def requests() -> AsyncIterator[pb.DetectStreamRequest]:
         for sequence, uri in uris.items():
-            yield pb.DetectStreamRequest(
-                sequence=sequence, image=types_pb2.Image(uri=uri), include_embeddings=True
-            )
+            yield pb.DetectStreamRequest(sequence=sequence, image=types_pb2.Image(uri=uri), include_embeddings=True)
 
     return [reply async for reply in client.detection.DetectStream(requests())]
 

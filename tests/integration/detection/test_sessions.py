@@ -129,15 +129,13 @@ async def test_list_faces_pages_while_more_are_found(
     await detection.register({f"b-{n}": album.uri(n) for n in range(4)})
     await detection.wait_session((await detection.create_session()).id)
     while page.next_page_token:
-        page = await detection.faces.ListFaces(
-            faces_pb2.ListFacesRequest(page_size=2, page_token=page.next_page_token)
-        )
+        page = await detection.faces.ListFaces(faces_pb2.ListFacesRequest(page_size=2, page_token=page.next_page_token))
         seen += uuids(page.faces)
     assert len(seen) == len(set(seen)) == 2 * len(first)
     assert seen == sorted(seen)
+    token = (await detection.faces.ListFaces(faces_pb2.ListFacesRequest(page_size=2))).next_page_token
     with pytest.raises(InvalidRequest, match="page_token"):
         async with translate_errors("detection"):
-            token = (await detection.faces.ListFaces(faces_pb2.ListFacesRequest(page_size=2))).next_page_token
             await detection.faces.ListFaces(faces_pb2.ListFacesRequest(page_token=token, unassigned=True))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -23,9 +23,8 @@ def clock() -> StillClock:
 
 
 @pytest.fixture
-async def items_table(base: Foundation) -> AsyncIterator[None]:
+async def items_table(base: Foundation) -> None:
     await make_items_table(base.database)
-    yield
 
 
 @pytest.fixture
@@ -34,7 +33,9 @@ def worker(running: Running) -> StartItemsWorker:
 
     async def start_one(handler: JobHandler) -> WorkerProcess:
         async def start(settings: Settings, stack: AsyncExitStack) -> WorkerProcess:
-            return await start_worker(await open_foundation(settings, stack, "test.worker"), stack, SERVICE, {KIND: handler})
+            return await start_worker(
+                await open_foundation(settings, stack, "test.worker"), stack, SERVICE, {KIND: handler}
+            )
 
         return await running.worker(start)
 

@@ -30,16 +30,15 @@ class ItemsHandler:
     ``failing`` are counted as failed.
     """
 
-    def __init__(
-        self, before: BeforeItem = nothing, inside: BeforeItem = nothing, failing: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, before: BeforeItem = nothing, inside: BeforeItem = nothing, failing: Sequence[int] = ()) -> None:
         self._before = before
         self._inside = inside
         self._failing = frozenset(failing)
 
     async def run(self, run: SliceRun) -> Json:
         spec = run.slice.spec
-        for item in range(run.slice.checkpoint.get("next", spec["first"]), spec["end"]):
+        first: int = run.slice.checkpoint["next"] if run.slice.checkpoint else spec["first"]
+        for item in range(first, spec["end"]):
             await self._before(run, item)
             async with run.step() as tx:
                 await tx.execute(

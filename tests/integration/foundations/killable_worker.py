@@ -21,7 +21,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> WorkerProcess:
 
     async def stand_still(_run: SliceRun, item: int) -> None:
         if item == stops_at:
-            print("inside", flush=True)
+            sys.stdout.write("inside\n")
+            sys.stdout.flush()
             await asyncio.Event().wait()
 
     base = await open_foundation(settings, stack, "test.killable")

@@ -9,13 +9,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, text, update
 
+from shared.db.engine import Transaction
 from shared.db.tables_shared import job_slices
 from shared.errors import NotFound, Reason, Unavailable
 from shared.foundation import Foundation
 from shared.jobs.control import cancel_job, pause_job, resume_job
 from shared.jobs.execution import SliceExecutor, SliceRun
 from shared.jobs.model import Job, JobState, Json, SliceResults
-from shared.db.engine import Transaction
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.items import KIND, ItemsHandler, read_job, start_items_job, stored_items
 
@@ -74,9 +74,7 @@ async def test_all_failures_are_counted_and_the_first_hundred_named(base: Founda
     assert job.failures[0].reason == "IMAGE_UNREADABLE"
 
 
-async def test_the_rate_counts_from_where_work_last_began(
-    base: Foundation, executor: Make, clock: StillClock
-) -> None:
+async def test_the_rate_counts_from_where_work_last_began(base: Foundation, executor: Make, clock: StillClock) -> None:
     async def pause_at_four(_run: SliceRun, item: int) -> None:
         clock.advance(2)
         if item == 4:

@@ -70,7 +70,9 @@ async def test_watching_begins_with_a_snapshot_and_ends_with_the_end(
 
     after = [message async for message in stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=str(job_id), after_revision=5))]
     assert [(message.job.revision, message.snapshot) for message in after] == [(7, False)]
-    nothing = [message async for message in stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=str(job_id), after_revision=7))]
+    nothing = [
+        message async for message in stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=str(job_id), after_revision=7))
+    ]
     assert nothing == []
 
 
@@ -81,8 +83,7 @@ async def test_watching_a_job_of_another_library_is_not_found(
     request = jobs_pb2.WatchJobRequest(job_id=str(job_id), library_id="other")
     with pytest.raises(NotFound):
         async with translate_errors("jobs"):
-            async for _ in stub.WatchJob(request):
-                pass
+            await anext(aiter(stub.WatchJob(request)))
 
 
 async def test_waiting_answers_at_the_end_or_after_the_timeout(
@@ -103,9 +104,7 @@ async def test_waiting_answers_at_the_end_or_after_the_timeout(
     assert (late.ended, late.job.state) == (True, jobs_pb2.JOB_STATE_SUCCEEDED)
 
 
-async def _wait(
-    stub: jobs_pb2_grpc.JobServiceStub, request: jobs_pb2.WaitJobRequest
-) -> jobs_pb2.WaitJobResponse:
+async def _wait(stub: jobs_pb2_grpc.JobServiceStub, request: jobs_pb2.WaitJobRequest) -> jobs_pb2.WaitJobResponse:
     return await stub.WaitJob(request, timeout=30)
 
 
@@ -124,9 +123,9 @@ async def test_pages_of_jobs_skip_and_repeat_none_while_jobs_are_added(
         await start_items_job(base, 1)
     assert len(seen) == len(set(seen))
     assert known <= set(seen)
+    first = await stub.ListJobs(jobs_pb2.ListJobsRequest(page_size=2))
     with pytest.raises(InvalidRequest) as refused:
         async with translate_errors("jobs"):
-            first = await stub.ListJobs(jobs_pb2.ListJobsRequest(page_size=2))
             await stub.ListJobs(jobs_pb2.ListJobsRequest(page_size=2, page_token=first.next_page_token, kinds=[KIND]))
     assert refused.value.reason is Reason.PAGE_TOKEN_INVALID
 
@@ -182,7 +181,7 @@ async def test_an_ended_job_is_not_steered(base: Foundation, stub: jobs_pb2_grpc
 async def test_a_broken_watch_leaves_the_server_well(base: Foundation, stub: jobs_pb2_grpc.JobServiceStub) -> None:
     job_id = await start_items_job(base, 1)
     call = stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=str(job_id)))
-    assert (await call.read()).snapshot
+    assert (await anext(aiter(call))).snapshot
     call.cancel()
     assert await call.code() is grpc.StatusCode.CANCELLED
     assert (await stub.GetJob(jobs_pb2.GetJobRequest(job_id=str(job_id)))).job.id == str(job_id)

@@ -9,19 +9,19 @@ from uuid import UUID, uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert
 
 from kith.common.v1 import types_pb2
 from kith.persons.v1 import assignments_pb2, assignments_pb2_grpc, persons_pb2, persons_pb2_grpc
 from shared.db.outbox import count_waiting
 from shared.db.tables_detection import models
-from shared.db.tables_persons import prototypes
+from shared.faces.calibration import Calibration
 from shared.foundation import Foundation
 from tests.integration.conftest import eventually
 from tests.integration.library import MODEL, SeededFaces, seed_faces
 
 FLOOR = 0.3
-CALIBRATION = {"slope": 20.0, "intercept": -8.0}
+CALIBRATION = Calibration(slope=20.0, intercept=-8.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ async def seed_library(
                 "dimension": vectors.shape[1],
                 "state": "ACTIVE",
                 "thresholds": {"suggest_floor": FLOOR},
-                "calibration": CALIBRATION,
+                "calibration": {"slope": CALIBRATION.slope, "intercept": CALIBRATION.intercept},
                 "created_at": base.clock.now(),
             },
         )
@@ -111,12 +111,3 @@ async def wait_indexed(base: Foundation) -> None:
             return (await count_waiting(tx))[0] == 0
 
     await eventually(empty, timeout_s=60)
-
-
-async def count_prototypes(base: Foundation, person: Person) -> int:
-    """How many prototypes a person has."""
-    async with base.database.transaction() as tx:
-        found: int = await tx.scalar(
-            select(func.count()).select_from(prototypes).where(prototypes.c.person_id == person.person_id)
-        )
-    return found

@@ -82,6 +82,11 @@ async def people(running: Running) -> People:
 @pytest.fixture
 async def questions(running: Running, people: People, base: Foundation) -> Questions:
     """A suggestions server and worker."""
+    return await start_questions(running, base)
+
+
+async def start_questions(running: Running, base: Foundation) -> Questions:
+    """Start a suggestions server and worker, beside the servers that run already."""
     channel = await running.server("suggestions", start_suggestions)
     await running.worker(start_worker)
     return Questions(base, channel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -13,14 +14,15 @@ from sqlalchemy import select, update
 from bench.embeddings import generate_faces
 from kith.common.v1 import types_pb2
 from kith.suggestions.v1 import discovery_pb2, suggestions_pb2
+from shared.db.outbox import queue_faces
 from shared.db.tables_detection import assets
 from shared.db.tables_suggestions import suggestions
 from shared.errors import InvalidRequest, NotFound
-from shared.faces.calibration import Calibration
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
+from tests.integration.conftest import Running
 from tests.integration.suggestions.album import CALIBRATION, People, draw_people, seed_library
-from tests.integration.suggestions.conftest import Questions, summarise
+from tests.integration.suggestions.conftest import Questions, start_questions, summarise
 
 
 async def test_the_faces_found_in_a_generated_library_are_the_right_ones(
@@ -49,7 +51,9 @@ async def test_the_faces_found_in_a_generated_library_are_the_right_ones(
     result = MessageToDict(job.result)
     assert (result["persons"], result["created"], result["kept"]) == (12, len(asked), 0)
     assert job.progress.done == job.progress.total == 12
+    etags = {each.id: each.etag for each in await questions.list()}
     again = MessageToDict((await questions.find_more()).result)
+    assert {each.id: each.etag for each in await questions.list()} == etags
     assert (again["created"], again["kept"]) == (0, len(asked))
 
 
@@ -74,7 +78,7 @@ async def test_evidence_says_what_the_vectors_say(base: Foundation, people: Peop
     assert found.evidence.exemplars[0].cosine == pytest.approx(cosines[order[0]], abs=2e-3)
     assert found.evidence.quality == pytest.approx(0.5)
     assert not found.evidence.HasField("era_score")
-    expected = Calibration(**CALIBRATION).confidence(found.evidence.score, found.evidence.margin, 3)
+    expected = CALIBRATION.confidence(found.evidence.score, found.evidence.margin, 3)
     assert found.confidence == pytest.approx(expected, abs=1e-5)
     assert (found.method, found.state) == (
         suggestions_pb2.SUGGESTION_METHOD_PROTOTYPES,
@@ -136,6 +140,30 @@ async def test_nobody_is_suggested_before_their_birth(base: Foundation, people: 
     await people.assign(anna, faces.face_ids[:2])
     await questions.find_more()
     assert set(summarise(await questions.list())) == {faces.face_ids[4], faces.face_ids[5]}
+
+
+async def test_what_may_not_be_asked_never_crowds_out_what_may(
+    base: Foundation, people: People, running: Running
+) -> None:
+    limited = running.settings.suggestions.model_copy(update={"candidates_per_query": 2})
+    running.settings = running.settings.model_copy(update={"suggestions": limited})
+    questions = await start_questions(running, base)
+    vectors = draw_people(1, 7)
+    faces = await seed_library(base, vectors)
+    nearest = sorted(range(1, 7), key=lambda row: -float(vectors[0] @ vectors[row]))
+    async with base.database.transaction() as tx:
+        await tx.execute(
+            update(assets)
+            .where(assets.c.asset_id.in_([faces.asset_ids[row] for row in nearest[:2]]))
+            .values(captured_at=datetime(2005, 1, 1, tzinfo=UTC))
+        )
+        await queue_faces(tx, base.clock, "default", [faces.face_ids[row] for row in nearest[:2]])
+    anna = await people.create("Anna", born=types_pb2.Date(year=2010))
+    await people.assign(anna, faces.face_ids[:1])
+    for row in nearest[2:4]:
+        await people.exclude(anna, faces.face_ids[row])
+    await questions.find_more()
+    assert set(summarise(await questions.list())) == {faces.face_ids[row] for row in nearest[4:]}
 
 
 async def test_near_duplicate_photos_are_one_question_and_two_faces_of_a_photo_two(
@@ -215,7 +243,7 @@ async def test_at_most_so_many_questions_are_open_per_person(
 
 
 async def test_bad_requests_are_refused_by_name(base: Foundation, people: People, questions: Questions) -> None:
-    async def ask(**fields: object) -> None:
+    async def ask(**fields: Any) -> None:
         async with translate_errors("suggestions"):
             await questions.discovery.FindMoreSuggestions(discovery_pb2.FindMoreSuggestionsRequest(**fields))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -12,13 +13,11 @@ from sqlalchemy import update
 from bench.embeddings import generate_faces
 from kith.suggestions.v1 import suggestions_pb2
 from services.clustering.server import start as start_clustering
-from services.suggestions.server import start as start_suggestions
-from services.suggestions.worker import start as start_worker
 from shared.db.tables_detection import assets
 from shared.foundation import Foundation
 from tests.integration.conftest import Running
 from tests.integration.suggestions.album import People, draw_people, seed_library
-from tests.integration.suggestions.conftest import Questions, summarise
+from tests.integration.suggestions.conftest import Questions, start_questions, summarise
 
 CENTROID = suggestions_pb2.SUGGESTION_METHOD_CENTROID
 
@@ -27,9 +26,7 @@ CENTROID = suggestions_pb2.SUGGESTION_METHOD_CENTROID
 async def questions(running: Running, people: People, base: Foundation) -> Questions:
     """A suggestions server and worker, with the clustering server they ask."""
     await running.server("clustering", start_clustering)
-    channel = await running.server("suggestions", start_suggestions)
-    await running.worker(start_worker)
-    return Questions(base, channel)
+    return await start_questions(running, base)
 
 
 async def test_the_faces_found_in_a_generated_library_are_the_right_ones(
@@ -38,7 +35,8 @@ async def test_the_faces_found_in_a_generated_library_are_the_right_ones(
     drawn = generate_faces(900, seed=5)
     faces = await seed_library(base, drawn.vectors, qualities=[float(each) for each in drawn.quality])
     names, sizes = np.unique(drawn.truth[drawn.truth >= 0], return_counts=True)
-    truth, labelled = {}, set()
+    truth: dict[UUID, UUID] = {}
+    labelled: set[UUID] = set()
     for number in names[np.argsort(-sizes)][:12]:
         rows = [int(row) for row in np.flatnonzero(drawn.truth == number)]
         person = await people.create(f"Person {number}")

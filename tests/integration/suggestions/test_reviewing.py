@@ -159,6 +159,14 @@ async def test_what_is_not_there_is_not_found(questions: Questions) -> None:
             await call("Anna")
 
 
+async def test_another_librarys_suggestion_is_not_there(base: Foundation, questions: Questions, scene: Scene) -> None:
+    (mine,) = await ask(base, scene.faces, [(0, scene.anna, 0.9)])
+    for answer in (questions.accept, questions.reject):
+        with pytest.raises(NotFound):
+            await answer(mine, library_id="other")
+    assert await ledger(base) == []
+
+
 @pytest.mark.parametrize("expired_meanwhile", [False, True])
 async def test_a_crash_after_assigning_is_finished_by_the_retry(
     base: Foundation, questions: Questions, scene: Scene, remote: RemoteAssignments, expired_meanwhile: bool

@@ -38,14 +38,13 @@ def test_manifest_is_read(pack: ModelPack, tmp_path: Path) -> None:
     folder = copy_pack(pack, tmp_path / "p")
     content = {
         "name": "Demo",
-        "version": "Demo 3",
         "licence": "CC0-1.0",
         "thresholds": {"merge": 0.5},
         "seed": 1,
     }
     (folder / "pack.json").write_text(json.dumps(content), encoding="utf-8")
     loaded = load_pack(ModelSettings(pack=str(folder)))
-    assert (loaded.name, loaded.version) == ("Demo", "demo_3")
+    assert (loaded.name, loaded.version) == ("Demo", f"demo_{pack.recogniser.sha256[:8]}")
     assert loaded.manifest.licence == "CC0-1.0"
     assert loaded.manifest.thresholds == {"merge": 0.5}
 
