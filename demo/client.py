@@ -70,7 +70,7 @@ class Kith:
         self.assignments = assignments_pb2_grpc.AssignmentServiceStub(channels["persons"])
         self.suggestions = suggestions_pb2_grpc.SuggestionServiceStub(channels["suggestions"])
         self.discovery = discovery_pb2_grpc.DiscoveryServiceStub(channels["suggestions"])
-        self._jobs = jobs_pb2_grpc.JobServiceStub(channels["detection"])
+        self.jobs = jobs_pb2_grpc.JobServiceStub(channels["detection"])
 
     async def watch(self, job: jobs_pb2.Job, title: str) -> jobs_pb2.Job:
         """Follow a job to its end, with a progress bar. Raises :class:`JobFailed`."""
@@ -84,7 +84,7 @@ class Kith:
         )
         with Progress(*columns, console=self._console) as bars:
             bar = bars.add_task(title, total=None, phase="")
-            async for message in self._jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job.id)):
+            async for message in self.jobs.WatchJob(jobs_pb2.WatchJobRequest(library_id=job.library_id, job_id=job.id)):
                 job = message.job
                 bars.update(bar, completed=job.progress.done, total=job.progress.total or None, phase=job.phase)
         if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:

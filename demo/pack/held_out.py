@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import date, datetime
 from pathlib import Path
 
 import cv2
@@ -10,25 +11,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.drawing import AlbumPhoto, AlbumTruth
+from demo.pack.alignment import crop_face
+from shared.config import QualitySettings
+from shared.faces.eras import Era, PartialDate, find_era
+from shared.faces.quality import measure_quality
 
 MATCH_OVERLAP = 0.5
 DETECTION_SIZE = (640, 640)
 DETECTION_FLOOR = 0.5
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFaces:
-    """Faces a pack found in an album: unit embeddings (n, d) float32 and who each is.
+class SeenFaces:
+    """Faces a detector found in an album: aligned crops (n, 112, 112, 3) BGR, and what is known of each.
 
     `people` (n,) counts the album's people from 0; strangers go on from there, one number each; -1 is no face at
-    all. `missed` are drawn faces that nothing was found for.
+    all. `photos` (n,) is the photo's number, `quality` (n,) what Kith would measure, `eras` how old the person of
+    the album is. `missed` are drawn faces that nothing was found for.
     """
 
-    embeddings: NDArray[np.float32]
+    crops: NDArray[np.uint8]
     people: NDArray[np.int64]
+    photos: NDArray[np.int64]
+    quality: NDArray[np.float64]
+    eras: tuple[Era | None, ...]
     known: int
     drawn: int
     missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFaces(SeenFaces):
+    """Faces a pack found in an album: beside the rest, unit embeddings (n, d) float32."""
+
+    embeddings: NDArray[np.float32]
 
     @property
     def recall(self) -> float:
@@ -84,19 +101,21 @@ def fit_score_floor(detector_file: Path, album: Path, truth: AlbumTruth) -> floa
     return round(float(np.median(floors[f1 >= f1.max() - 0.001])), 3)
 
 
-def find_faces(pack: Path, album: Path, truth: AlbumTruth) -> FoundFaces:
-    """Detects and embeds every face of an album with the pack in a folder of that path."""
+def see_faces(detector_file: Path, album: Path, truth: AlbumTruth) -> SeenFaces:
+    """Detects and aligns every face of an album, as Kith does."""
     from insightface.model_zoo import get_model
 
-    detector = get_model(str(pack / "det_kith.onnx"), providers=["CPUExecutionProvider"])
+    detector = get_model(str(detector_file), providers=["CPUExecutionProvider"])
     detector.prepare(ctx_id=-1, input_size=DETECTION_SIZE, det_thresh=DETECTION_FLOOR)
-    recogniser = get_model(str(pack / "rec_kith.onnx"), providers=["CPUExecutionProvider"])
     numbers = {person.name: number for number, person in enumerate(truth.people)}
-    embeddings: list[NDArray[np.float32]] = []
-    people: list[int] = []
+    births = [PartialDate(date.fromisoformat(person.birth_date)) for person in truth.people]
+    crops: list[NDArray[np.uint8]] = []
+    quality: list[float] = []
+    rows: list[tuple[int, int]] = []
+    eras: list[Era | None] = []
     drawn = missed = 0
     strangers = len(numbers)
-    for photo in truth.photos:
+    for number, photo in enumerate(truth.photos):
         image = np.asarray(cv2.imread(str(album / photo.file)), np.uint8)
         found, landmarks = detector.detect(image)
         owner = _match(np.asarray(found[:, :4], np.float32), _drawn_boxes(photo))
@@ -106,19 +125,35 @@ def find_faces(pack: Path, album: Path, truth: AlbumTruth) -> FoundFaces:
             strangers += face.person is None
         drawn += len(photo.faces)
         missed += len(photo.faces) - int((owner >= 0).sum())
-        for marks, drawn_face in zip(landmarks, owner, strict=True):
-            embeddings.append(_embed(recogniser, image, marks))
-            people.append(labels[drawn_face] if drawn_face >= 0 else -1)
-    stacked = np.stack(embeddings)
-    unit = stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
-    return FoundFaces(unit.astype(np.float32), np.array(people), len(numbers), drawn, missed)
+        captured = PartialDate(datetime.fromisoformat(photo.captured_at).date())
+        for marks, box, drawn_face in zip(landmarks, found, owner, strict=True):
+            crop = crop_face(image, marks)
+            crops.append(crop)
+            measured = measure_quality(landmarks=marks, crop=crop, confidence=float(box[4]), settings=QualitySettings())
+            quality.append(measured.overall)
+            person = labels[drawn_face] if drawn_face >= 0 else -1
+            rows.append((person, number))
+            eras.append(find_era(births[person], captured) if 0 <= person < len(births) else None)
+    people, photos = np.array(rows, np.int64).T
+    return SeenFaces(np.stack(crops), people, photos, np.array(quality), tuple(eras), len(numbers), drawn, missed)
 
 
-def _embed(recogniser: object, image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    from insightface.utils import face_align
+def embed_faces(recogniser_file: Path, seen: SeenFaces) -> FoundFaces:
+    """Embeds the faces a detector found."""
+    from insightface.model_zoo import get_model
 
-    crop = face_align.norm_crop(image, landmark=landmarks, image_size=112)
-    return np.asarray(recogniser.get_feat(crop).ravel(), np.float32)  # type: ignore[attr-defined]
+    recogniser = get_model(str(recogniser_file), providers=["CPUExecutionProvider"])
+    crops = list(seen.crops)
+    parts = [recogniser.get_feat(crops[first : first + _BATCH]) for first in range(0, len(crops), _BATCH)]
+    stacked = np.concatenate(parts)
+    unit = (stacked / np.linalg.norm(stacked, axis=1, keepdims=True)).astype(np.float32)
+    known = {field.name: getattr(seen, field.name) for field in fields(SeenFaces)}
+    return FoundFaces(**known, embeddings=unit)
+
+
+def find_faces(pack: Path, album: Path, truth: AlbumTruth) -> FoundFaces:
+    """Detects and embeds every face of an album with the pack in a folder of that path."""
+    return embed_faces(pack / "rec_kith.onnx", see_faces(pack / "det_kith.onnx", album, truth))
 
 
 def _drawn_boxes(photo: AlbumPhoto) -> NDArray[np.float32]:

@@ -1,30 +1,37 @@
-"""The cosines a pack carries: fitted on validation people, whom neither the networks nor the demo ever see.
+"""The cosines a pack carries: fitted on albums of validation people, whom neither the networks nor the demo ever see.
 
-The clustering measured here is the house's own in small: HDBSCAN on chord distances cut at `link_floor`, clusters
-merged by their centroids above `merge`, noise attached to a centroid above `attach` that leads by `attach_margin`,
-merged again. Suggestions are measured as best match over up to eight prototypes of each person.
+Groups and questions are the house's own, by `demo/pack/library.py`. The calibration is one of open-set
+identification: what is asked about is what the grouping left over, strangers among it, and a question is right if its
+best person is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import hdbscan
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
 
 from demo.pack.held_out import FoundFaces, pair_scores, pairwise_f1
+from demo.pack.library import Questions, find_questions, form_first_groups, group_album, name_faces
+from services.clustering.grouping import thresholds as grouping
+from shared.config import SuggestionSettings
+from shared.faces.calibration import Calibration
 
-PROTOTYPES = 8
-SUGGEST_PRECISION = 0.95
+ATTACH_MARGIN = 0.05
+ASK_PRECISION = 0.95
 ASSIGN_PRECISION = 0.995
+_KNN_BELOW_LINK = 0.15
+_SUGGEST_PRECISION = 0.5
+_LEAST_ASKED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Cosines; what each is for is in the module's docstring, how each was fitted in the pack's README."""
+    """Cosines; how each was fitted is in the pack's README."""
 
     knn_floor: float
     link_floor: float
@@ -34,128 +41,121 @@ class Thresholds:
     suggest_floor: float
     assign_floor: float
 
-
-def _sums(embeddings: NDArray[np.float32], clusters: NDArray[np.int64]) -> NDArray[np.float32]:
-    sums = np.zeros((clusters.max() + 1, embeddings.shape[1]), np.float32)
-    np.add.at(sums, clusters[clusters >= 0], embeddings[clusters >= 0])
-    return sums
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+    @property
+    def grouping(self) -> grouping.Thresholds:
+        """Those a grouping takes."""
+        return _grouping_thresholds(self.link_floor, self.merge, self.attach)
 
 
-def _merge(embeddings: NDArray[np.float32], clusters: NDArray[np.int64], floor: float) -> NDArray[np.int64]:
-    """Joins the two clusters with the closest centroids until none are closer than the floor."""
-    sums = _sums(embeddings, clusters)
-    owner = np.arange(len(sums))
-    cosine = _unit(sums) @ _unit(sums).T
-    np.fill_diagonal(cosine, -1)
-    while cosine.max() >= floor:
-        first, second = sorted(np.unravel_index(int(cosine.argmax()), cosine.shape))
-        sums[first] += sums[second]
-        owner[owner == second] = first
-        row = _unit(sums) @ _unit(sums[first : first + 1])[0]
-        row[cosine[first] == -1] = -1
-        cosine[first], cosine[:, first] = row, row
-        cosine[second], cosine[:, second], cosine[first, first] = -1, -1, -1
-    numbers = np.unique(owner, return_inverse=True)[1]
-    return np.where(clusters >= 0, numbers[clusters], -1)
-
-
-def cluster_faces(
-    embeddings: NDArray[np.float32], link_floor: float, merge: float, attach: float, attach_margin: float
-) -> NDArray[np.int64]:
-    """Cluster numbers (n,), -1 for noise, of unit embeddings (n, d)."""
-    return refine_clusters(embeddings, link_faces(embeddings, link_floor), merge, attach, attach_margin)
-
-
-def link_faces(embeddings: NDArray[np.float32], link_floor: float) -> NDArray[np.int64]:
-    """HDBSCAN on chord distances. Cutting them off makes every group be born at the floor, as a forest of a graph is."""
-    cosine = np.clip(embeddings @ embeddings.T, -1, 1).astype(np.float64)
-    chord = np.minimum(np.sqrt(2 - 2 * cosine), np.sqrt(2 - 2 * link_floor))
-    np.fill_diagonal(chord, 0)
-    found = hdbscan.HDBSCAN(metric="precomputed", min_cluster_size=3, min_samples=3).fit_predict(chord)
-    return np.asarray(found, np.int64)
-
-
-def refine_clusters(
-    embeddings: NDArray[np.float32], clusters: NDArray[np.int64], merge: float, attach: float, attach_margin: float
-) -> NDArray[np.int64]:
-    """Merge, attach noise, merge again."""
-    if clusters.max() < 0:
-        return clusters
-    clusters = _merge(embeddings, clusters, merge)
-    noise = np.flatnonzero(clusters < 0)
-    if len(noise):
-        cosine = embeddings[noise] @ _unit(_sums(embeddings, clusters)).T
-        best = cosine.argmax(axis=1)
-        cosine = np.sort(cosine, axis=1)
-        lead = cosine[:, -1] - (cosine[:, -2] if cosine.shape[1] > 1 else -1)
-        near = (cosine[:, -1] > attach) & (lead > attach_margin)
-        clusters[noise[near]] = best[near]
-    return _merge(embeddings, clusters, merge)
-
-
-def match_probes(faces: FoundFaces, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Scores (probes, people) of the unnamed half of the faces and all strangers, and which of them are right."""
-    embeddings, people = faces.true_faces
-    order = np.random.default_rng(seed).permutation(len(people))
-    embeddings, people = embeddings[order], people[order]
-    gallery = np.zeros(len(people), bool)
-    prototypes = []
-    for person in range(faces.known):
-        own = np.flatnonzero(people == person)
-        chosen = own[: min(PROTOTYPES, len(own) // 2)]
-        gallery[own[: len(own) // 2]] = True
-        prototypes.append(embeddings[chosen])
-    named = [person for person in range(faces.known) if len(prototypes[person])]
-    probes = embeddings[~gallery]
-    scores = np.stack([(probes @ prototypes[person].T).max(axis=1) for person in named], axis=1)
-    return np.asarray(scores, np.float32), people[~gallery][:, None] == np.array(named)[None]
-
-
-def _floor_for(scores: NDArray[np.float32], right: NDArray[np.bool_], precision: float) -> float:
-    """The lowest cosine from which on best matches are right that often."""
-    best = scores.argmax(axis=1)
-    rows = np.arange(len(scores))
-    value, good = scores[rows, best], right[rows, best]
-    order = np.argsort(-value)
-    share = np.cumsum(good[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(share >= precision)
-    return float(value[order][enough[-1]]) if len(enough) else float(value.max())
-
-
-def fit_thresholds(faces: FoundFaces, seed: int) -> Thresholds:
-    """Searches the clustering's cosines for the best pairwise F1; where several are as good, takes their middle."""
-    embeddings, people = faces.true_faces
-    _, impostor = pair_scores(faces)
-    floors = [float(np.quantile(impostor, 1 - rate)) for rate in (1e-2, 4e-3, 2e-3, 1e-3, 4e-4, 1e-4)]
-    trials: list[tuple[float, tuple[float, float, float]]] = []
-    for link in floors:
-        linked = link_faces(embeddings, link)
-        for merge, attach in product(np.arange(0.4, 0.86, 0.05), np.arange(0.3, 0.76, 0.05)):
-            clusters = refine_clusters(embeddings, linked, float(merge), float(attach), 0.05)
-            trials.append((pairwise_f1(people, clusters)[2], (link, float(merge), float(attach))))
-    best = max(score for score, _ in trials)
-    good = np.array([values for score, values in trials if score >= best - 0.003])
-    middle = np.median(good, axis=0)
-    link, merge, attach = good[np.abs(good - middle).sum(axis=1).argmin()]
-    scores, right = match_probes(faces, seed)
-    suggest = _floor_for(scores, right, SUGGEST_PRECISION)
-    return Thresholds(
-        knn_floor=round(float(link) - 0.15, 3),
-        link_floor=round(float(link), 3),
-        merge=round(float(merge), 3),
-        attach=round(float(attach), 3),
-        attach_margin=0.05,
-        suggest_floor=round(suggest, 3),
-        assign_floor=round(max(suggest, _floor_for(scores, right, ASSIGN_PRECISION)), 3),
+def _grouping_thresholds(link: float, merge: float, attach: float) -> grouping.Thresholds:
+    return grouping.Thresholds(
+        knn_floor=round(min(link - _KNN_BELOW_LINK, attach), 3),
+        link_floor=round(link, 3),
+        merge=round(merge, 3),
+        attach=round(attach, 3),
+        attach_margin=ATTACH_MARGIN,
     )
 
 
-def fit_calibration(faces: FoundFaces, seed: int) -> dict[str, float]:
-    """Slope and intercept of P(same person) = 1 / (1 + exp(-(slope * cosine + intercept))), both kinds weighing the same."""
-    scores, right = match_probes(faces, seed)
-    fit = LogisticRegression(C=100.0, class_weight="balanced").fit(scores.reshape(-1, 1), right.ravel())
-    return {"slope": round(float(fit.coef_[0, 0]), 3), "intercept": round(float(fit.intercept_[0]), 3)}
+def fit_grouping(albums: Sequence[FoundFaces]) -> grouping.Thresholds:
+    """Searches the grouping's cosines for the best mean pairwise F1; where several are as good, takes their middle."""
+    impostor = np.concatenate([pair_scores(faces)[1] for faces in albums])
+    trials: list[tuple[float, tuple[float, float, float]]] = []
+    for rate in (1e-2, 4e-3, 2e-3, 1e-3, 4e-4, 1e-4):
+        link = float(np.quantile(impostor, 1 - rate))
+        firsts = [form_first_groups(faces, _grouping_thresholds(link, link, link)) for faces in albums]
+        for merge, attach in product(np.arange(0.4, 0.86, 0.05), np.arange(0.3, 0.76, 0.05)):
+            f1 = []
+            for faces, first in zip(albums, firsts, strict=True):
+                real = faces.people >= 0
+                labels = first.refine(float(merge), float(attach), ATTACH_MARGIN).astype(np.int64)
+                f1.append(pairwise_f1(faces.people[real], labels[real])[2])
+            trials.append((float(np.mean(f1)), (link, float(merge), float(attach))))
+    best = max(score for score, _ in trials)
+    good = np.array([values for score, values in trials if score >= best - 0.003])
+    link, merge, attach = good[np.abs(good - np.median(good, axis=0)).sum(axis=1).argmin()]
+    return _grouping_thresholds(float(link), float(merge), float(attach))
+
+
+def ask_albums(albums: Sequence[FoundFaces], thresholds: grouping.Thresholds, floor: float) -> Questions:
+    """The questions of all albums, after each was grouped and named."""
+    asked: list[Questions] = []
+    for faces in albums:
+        assigned = name_faces(faces, group_album(faces, thresholds))
+        asked += find_questions(faces, assigned, floor)
+    return Questions(
+        np.concatenate([each.scores for each in asked]),
+        np.concatenate([each.margins for each in asked]),
+        np.concatenate([each.supports for each in asked]),
+        np.concatenate([each.right for each in asked]),
+    )
+
+
+def find_floor(values: NDArray[np.float64], right: NDArray[np.bool_], precision: float) -> float:
+    """The lowest value from which on questions are right that often; the highest value if that is never so.
+
+    Fewer than ten questions prove nothing.
+    """
+    order = np.argsort(-values, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(share >= precision)
+    enough = enough[enough >= _LEAST_ASKED - 1]
+    return float(values[order][enough[-1]]) if len(enough) else float(values.max())
+
+
+def fit_thresholds(albums: Sequence[FoundFaces]) -> Thresholds:
+    """All cosines of a pack."""
+    groups = fit_grouping(albums)
+    questions = ask_albums(albums, groups, -1.0)
+    suggest = find_floor(questions.scores, questions.right, _SUGGEST_PRECISION)
+    assign = find_floor(questions.scores, questions.right, ASSIGN_PRECISION)
+    return Thresholds(
+        knn_floor=groups.knn_floor,
+        link_floor=groups.link_floor,
+        merge=groups.merge,
+        attach=groups.attach,
+        attach_margin=groups.attach_margin,
+        suggest_floor=round(suggest, 3),
+        assign_floor=round(max(suggest, assign), 3),
+    )
+
+
+def fit_calibration(albums: Sequence[FoundFaces], thresholds: Thresholds) -> dict[str, float]:
+    """Slope and intercept of `shared/faces/calibration.py`, whose terms of margin and support are as they are there.
+
+    First the likeliest curve (logistic regression with those terms as offset), then lowered until questions of at
+    least the least confidence that is asked are right in `ASK_PRECISION` of cases.
+    """
+    questions = ask_albums(albums, thresholds.grouping, thresholds.suggest_floor)
+    flat = Calibration(slope=1.0, intercept=0.0)
+    offset = _log_odds(flat, questions) - questions.scores
+
+    def unlikelihood(values: NDArray[np.float64]) -> float:
+        log_odds = np.exp(values[0]) * questions.scores + values[1] + offset
+        return float(np.logaddexp(0, np.where(questions.right, -log_odds, log_odds)).sum())
+
+    found = minimize(unlikelihood, np.array([np.log(10.0), -5.0]), method="Nelder-Mead")
+    if not found.success:
+        raise RuntimeError(f"the calibration does not converge: {found.message}")
+    slope, intercept = round(float(np.exp(found.x[0])), 3), float(found.x[1])
+    log_odds = slope * questions.scores + intercept + offset
+    least = SuggestionSettings().min_confidence
+    lowest = find_floor(log_odds, questions.right, ASK_PRECISION)
+    intercept -= max(0.0, lowest - float(np.log(least / (1 - least))))
+    return {"slope": slope, "intercept": round(intercept, 3)}
+
+
+def measure_questions(
+    albums: Sequence[FoundFaces], thresholds: Thresholds, calibration: dict[str, float]
+) -> tuple[int, float]:
+    """How many questions would be asked, and the share of them that is right (1 if there are none)."""
+    questions = ask_albums(albums, thresholds.grouping, thresholds.suggest_floor)
+    curve = Calibration(calibration["slope"], calibration["intercept"])
+    sure = curve.confidences(questions.scores, questions.margins, questions.supports)
+    asked = (sure >= SuggestionSettings().min_confidence) & (questions.scores >= thresholds.suggest_floor)
+    return int(asked.sum()), float(questions.right[asked].mean()) if asked.any() else 1.0
+
+
+def _log_odds(curve: Calibration, questions: Questions) -> NDArray[np.float64]:
+    sure = curve.confidences(questions.scores, questions.margins, questions.supports)
+    return np.asarray(np.log(sure / (1 - sure)), np.float64)

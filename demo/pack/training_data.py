@@ -33,9 +33,13 @@ _TRUTH_COLUMNS = 14
 
 @dataclass(frozen=True, slots=True)
 class FaceCrops:
-    """Aligned crops (identities, views, 112, 112, 3) uint8 RGB."""
+    """Aligned crops (identities, views, 112, 112, 3) uint8 RGB.
+
+    `looseness` is how much of a cycle's movement training adds: less where a detector aligned them.
+    """
 
     pixels: NDArray[np.uint8]
+    looseness: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def load_seen_crops(
             for job in jobs:
                 job.result()
         part.rename(path)
-    return FaceCrops(np.load(path, mmap_mode="r"))
+    return FaceCrops(np.load(path, mmap_mode="r"), looseness=0.3)
 
 
 def load_scenes(cache: Path, seed: int, scenes: int, workers: int) -> DetectorScenes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any
 
 from google.protobuf import field_mask_pb2
@@ -19,7 +18,7 @@ from services.persons.domain.model import (
     Source,
 )
 from shared.errors import InvalidRequest
-from shared.faces.eras import DatePrecision, PartialDate
+from shared.faces.eras import DatePrecision, PartialDate, make_partial_date
 from shared.ids import parse_uuid
 from shared.jobs.convert import to_timestamp
 from shared.jobs.model import ItemFailure
@@ -71,11 +70,13 @@ def from_date(message: types_pb2.Date, field: str) -> PartialDate:
     """A partial date; raises :class:`InvalidRequest` naming ``field`` if there is no such day."""
     if message.day and not message.month:
         raise InvalidRequest(f"{field}.day needs a month", field=f"{field}.day")
-    precision = DatePrecision.DAY if message.day else DatePrecision.MONTH if message.month else DatePrecision.YEAR
     try:
-        return PartialDate(date(message.year, message.month or 1, message.day or 1), precision)
+        made = make_partial_date(message.year or None, message.month, message.day)
     except ValueError as error:
         raise InvalidRequest(f"{field} is no date: {error}", field=field) from error
+    if made is None:
+        raise InvalidRequest(f"{field}.year is required", field=f"{field}.year")
+    return made
 
 
 def read_person_values(person: persons_pb2.Person, mask: field_mask_pb2.FieldMask | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import calendar
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -64,6 +64,22 @@ class PartialDate:
         if self.precision is DatePrecision.MONTH:
             return self.value.replace(day=calendar.monthrange(self.value.year, self.value.month)[1])
         return self.value
+
+
+def make_partial_date(year: int | None, month: int | None, day: int | None) -> PartialDate | None:
+    """A date of as many parts as are known; ``None`` without a year. Raises ``ValueError`` if there is no such day."""
+    if year is None:
+        return None
+    precision = DatePrecision.DAY if day else DatePrecision.MONTH if month else DatePrecision.YEAR
+    return PartialDate(date(year, month or 1, day or 1), precision)
+
+
+def make_capture_date(moment: datetime | None, precision: str | None) -> PartialDate | None:
+    """The day of a photo as far as it is known; ``precision`` is SECOND, DAY, MONTH or YEAR."""
+    if moment is None:
+        return None
+    known = {"MONTH": DatePrecision.MONTH, "YEAR": DatePrecision.YEAR}.get(precision or "", DatePrecision.DAY)
+    return PartialDate(moment.date(), known)
 
 
 def count_years(born: date, on: date) -> int:

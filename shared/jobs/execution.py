@@ -41,8 +41,10 @@ from shared.rpc.failures import to_kith_error
 log = structlog.get_logger(__name__)
 
 MAX_BACKOFF_S = 30.0
-# Another try can help only here; everything else is the request's or the code's fault.
-PASSING = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.ABORTED, Code.DEADLINE_EXCEEDED})
+# Somebody else's trouble, however long it lasts: tried again without counting.
+AWAY = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
+# Another try may help, but not for ever.
+UNLUCKY = frozenset({Reason.LOCK_TIMEOUT, Reason.DEADLINE_TOO_SHORT, Reason.INTERNAL_ERROR})
 
 
 class SliceStopped(Exception):
@@ -201,10 +203,12 @@ class SliceExecutor:
         log.info("job_succeeded")
 
     async def _handle_failure(self, run: SliceRun, error: KithError) -> None:
-        if error.code in PASSING:
-            # A store or service is away: that is not the job's fault, however long it lasts.
+        if error.code in AWAY:
             log.warning("slice_waits", reason=error.reason.value, message=error.message)
             await self._retry_later(run.slice, error.message, attempts=_uncounted(run))
+        elif error.reason in UNLUCKY:
+            log.warning("slice_tries_again", reason=error.reason.value, message=error.message)
+            await self._retry_later(run.slice, error.message, attempts=run.attempts)
         else:
             await self._fail_job(run.slice, error.reason, error.message)
 

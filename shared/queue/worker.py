@@ -111,7 +111,11 @@ class SliceWorker:
         self._draining = True
         for task in self._running:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=self._executor.settings.drain_s)
+            if late:
+                # Their leases bring them back elsewhere.
+                log.warning("slices_left_behind", count=len(late))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -47,8 +47,9 @@ class Relay:
         self._listener = listener
         self._clock = clock
         self._settings = settings
-        # Longer than a write can take, so that two relays are at one point only if one of them hangs.
-        self._lease = timedelta(seconds=3 * qdrant.timeout_s)
+        # Longer than a batch can take (two kinds, each written and deleted), so that two relays are at one point only if
+        # one of them hangs.
+        self._lease = timedelta(seconds=6 * qdrant.timeout_s)
 
     async def run(self) -> None:
         """Relay until cancelled. Stores that are away are waited for; nothing else stops it."""

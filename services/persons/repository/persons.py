@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
 from shared.db.tables_detection import assets, faces
 from shared.db.tables_persons import assignments, persons
 from shared.errors import NotFound
-from shared.faces.eras import DatePrecision, PartialDate
+from shared.faces.eras import make_partial_date
 
 # Sorts last, and is smaller than any real date, so that a page token can hold it.
 NEVER_SEEN = datetime(1, 1, 1, tzinfo=UTC)
@@ -161,7 +161,7 @@ def to_person(row: Row[Any]) -> Person:
         library_id=row.library_id,
         name=row.name,
         status=PersonStatus(row.status),
-        birth_date=to_partial_date(row.birth_year, row.birth_month, row.birth_day),
+        birth_date=make_partial_date(row.birth_year, row.birth_month, row.birth_day),
         merged_into=row.merged_into,
         cover_face_id=row.cover_face_id,
         notes=row.notes,
@@ -174,11 +174,3 @@ def to_person(row: Row[Any]) -> Person:
         updated_at=row.updated_at,
         deleted_at=row.deleted_at,
     )
-
-
-def to_partial_date(year: int | None, month: int | None, day: int | None) -> PartialDate | None:
-    """A birth date of as many parts as are known."""
-    if year is None:
-        return None
-    precision = DatePrecision.DAY if day else DatePrecision.MONTH if month else DatePrecision.YEAR
-    return PartialDate(date(year, month or 1, day or 1), precision)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import and_, delete, func, insert, or_, select
 
 from services.persons.domain.model import Prototype
-from services.persons.repository.persons import to_partial_date
 from shared.db.engine import Transaction
 from shared.db.tables_detection import assets, face_embeddings, faces, models
 from shared.db.tables_persons import assignments, persons, prototypes
-from shared.faces.eras import DatePrecision, Era, PartialDate
+from shared.faces.eras import Era, PartialDate, make_capture_date, make_partial_date
 from shared.faces.prototypes import PrototypeRole
 
 
@@ -107,8 +105,8 @@ async def list_best_faces(
             asset_id=row.asset_id,
             quality=row.quality,
             embedding=bytes(row.embedding),
-            birth_date=to_partial_date(row.birth_year, row.birth_month, row.birth_day),
-            captured=capture_date(row.captured_at, row.captured_precision),
+            birth_date=make_partial_date(row.birth_year, row.birth_month, row.birth_day),
+            captured=make_capture_date(row.captured_at, row.captured_precision),
         )
         for row in rows
     ]
@@ -136,11 +134,3 @@ async def replace_prototypes(
                 for row in chosen
             ],
         )
-
-
-def capture_date(moment: datetime | None, precision: str | None) -> PartialDate | None:
-    """The day of a photo, as far as it is known."""
-    if moment is None:
-        return None
-    known = {"MONTH": DatePrecision.MONTH, "YEAR": DatePrecision.YEAR}.get(precision or "", DatePrecision.DAY)
-    return PartialDate(moment.date(), known)

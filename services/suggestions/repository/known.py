@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import assets, face_embeddings, faces, models
 from shared.db.tables_persons import persons, prototypes
 from shared.errors import NotFound, PreconditionFailed, Reason
-from shared.faces.eras import DatePrecision, Era, PartialDate
+from shared.faces.eras import Era, PartialDate, make_capture_date, make_partial_date
 from shared.faces.near_duplicates import FacePlace, PhotoStamp
 
 _UNSIGNED = (1 << 64) - 1
@@ -102,7 +102,9 @@ async def list_known_persons(tx: Transaction, library_id: str) -> list[KnownPers
         .where(persons.c.library_id == library_id, persons.c.status != "MERGED", persons.c.deleted_at.is_(None))
         .order_by(persons.c.person_id)
     )
-    return [KnownPerson(row.person_id, _birth_date(row.birth_year, row.birth_month, row.birth_day)) for row in rows]
+    return [
+        KnownPerson(row.person_id, make_partial_date(row.birth_year, row.birth_month, row.birth_day)) for row in rows
+    ]
 
 
 async def list_known_prototypes(tx: Transaction, library_id: str, model_version: str) -> list[KnownPrototype]:
@@ -198,24 +200,10 @@ def to_photo_face(row: Any) -> PhotoFace:
         face_id=row.face_id,
         asset_id=row.asset_id,
         quality=row.quality,
-        captured=_capture_date(row.captured_at, row.captured_precision),
+        captured=make_capture_date(row.captured_at, row.captured_precision),
         taken=row.captured_at if row.captured_precision in {None, "SECOND"} else None,
         difference_hash=None if row.difference_hash is None else row.difference_hash & _UNSIGNED,
         box=(row.box_x, row.box_y, row.box_width, row.box_height),
         width=row.width,
         height=row.height,
     )
-
-
-def _birth_date(year: int | None, month: int | None, day: int | None) -> PartialDate | None:
-    if year is None:
-        return None
-    precision = DatePrecision.DAY if day else DatePrecision.MONTH if month else DatePrecision.YEAR
-    return PartialDate(date(year, month or 1, day or 1), precision)
-
-
-def _capture_date(moment: datetime | None, precision: str | None) -> PartialDate | None:
-    if moment is None:
-        return None
-    known = {"MONTH": DatePrecision.MONTH, "YEAR": DatePrecision.YEAR}.get(precision or "", DatePrecision.DAY)
-    return PartialDate(moment.date(), known)

@@ -33,6 +33,15 @@ async def register(detection: DetectionClient, album: Album, photos: int = PHOTO
     await detection.register({f"photo-{n:03d}": album.uri(n) for n in range(photos)})
 
 
+async def wait_done(detection: DetectionClient, session_id: str, photos: int) -> None:
+    """Until so many photos are stored, or more."""
+
+    async def done() -> bool:
+        return (await detection.get_session(session_id)).job.progress.done >= photos
+
+    await eventually(done, 60)
+
+
 async def check_stored_once(detection: DetectionClient, base: Foundation, session_id: str) -> None:
     """Every photo has an outcome, and each of its faces is there once, in both stores."""
     photos = await detection.outcomes(session_id)
@@ -58,6 +67,7 @@ async def test_pause_keeps_what_is_done_and_resume_does_the_rest(
     stack.push_async_callback(worker.drain)
     session = await detection.create_session()
     await looker.reached.wait()
+    await wait_done(detection, session.id, BATCH)
     held = await detection.sessions.PauseDetectionSession(pb.PauseDetectionSessionRequest(session_id=session.id))
     assert held.session.job.state == jobs_pb2.JOB_STATE_PAUSED
     looker.release()
@@ -86,10 +96,7 @@ async def test_cancel_keeps_what_was_found(
     work = asyncio.create_task(executor.run_slice(UUID(session.job.id), 0))
     await looker.reached.wait()
 
-    async def first_batch_is_stored() -> bool:
-        return (await detection.get_session(session.id)).job.progress.done == BATCH
-
-    await eventually(first_batch_is_stored)
+    await wait_done(detection, session.id, BATCH)
     request = pb.CancelDetectionSessionRequest(session_id=session.id)
     cancelled = (await detection.sessions.CancelDetectionSession(request)).session
     looker.release()
@@ -129,11 +136,7 @@ async def test_killed_worker_process(
     )
     try:
         session = await detection.create_session()
-
-        async def begun() -> bool:
-            return (await detection.get_session(session.id)).job.progress.done > 0
-
-        await eventually(begun, 60)
+        await wait_done(detection, session.id, 1)
     finally:
         process.send_signal(signal.SIGKILL)
         await process.wait()

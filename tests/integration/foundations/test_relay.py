@@ -327,12 +327,12 @@ async def test_a_cancelled_relay_gives_its_points_back_at_once(
 async def test_settling_and_writers_lock_in_one_order(base: Foundation, seeded: SeededFaces, clock: StillClock) -> None:
     first, last = min(seeded.face_ids), max(seeded.face_ids)
     async with base.database.transaction() as tx:
-        # So that a scan of the table comes to the last before the first.
-        await tx.execute(delete(vector_outbox))
-        await queue_points(tx, clock, PointKind.FACE, "default", [(last, MODEL)])
-        await queue_points(tx, clock, PointKind.FACE, "default", [(first, MODEL)])
-    async with base.database.transaction() as tx:
         claims = await claim_points(tx, clock, 10, LEASE)
+        # Written again last to first, so that a scan of the table comes to them in that order.
+        for face_id in sorted(seeded.face_ids, reverse=True):
+            await tx.execute(
+                update(vector_outbox).where(vector_outbox.c.point_id == face_id).values(queued_at=clock.now())
+            )
 
     async def settle() -> None:
         async with base.database.transaction() as tx:
@@ -350,7 +350,7 @@ async def test_settling_and_writers_lock_in_one_order(base: Foundation, seeded: 
         # If settling held the last already, one of the two would be killed here.
         await queue_points(writer, clock, PointKind.FACE, "default", [(last, MODEL)])
     await settling
-    # Both changed while they were claimed, so both stay.
+    # These two changed while they were claimed, so they stay.
     assert await count_outbox(base) == 2
 
 
