@@ -27,7 +27,7 @@ demo: $(READY) ## Photos to people on the embedded stack, to demo/out/report.htm
 
 .PHONY: test
 test: $(READY) ## Every test
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope
 
 .PHONY: test-quick
 test-quick: $(READY) ## Unit and contract tests only

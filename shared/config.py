@@ -58,7 +58,7 @@ class QdrantSettings(Section):
         "kith", pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Collections are {prefix}_faces_{model}."
     )
     timeout_s: float = Field(10.0, gt=0)
-    allow_destructive: bool = Field(False, description="Permits creating and deleting collections; migrations set it.")
+    allow_destructive: bool = Field(False, description="Permits creating and deleting collections; `prepare` sets it.")
 
 
 class RpcSettings(Section):
@@ -132,6 +132,7 @@ class RelaySettings(Section):
     batch: int = Field(250, ge=1, le=1000)
     poll_s: float = Field(0.5, gt=0, description="How often the outbox is looked at without a poke.")
     retry_s: float = Field(2.0, gt=0, description="The longest pause between tries while Qdrant is away.")
+    lease_s: float = Field(5.0, gt=0, description="Points whose relay is silent this long are taken by another.")
 
 
 class TelemetrySettings(Section):

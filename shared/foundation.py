@@ -147,9 +147,7 @@ async def start_worker(
     dispatcher = Dispatcher(service, tuple(handlers), base.database, base.listener, base.clock, settings.jobs)
     slices = SliceWorker(executor, dispatcher, settings.redis)
     taking = slices.start()
-    relay = Relay(
-        base.database, base.qdrant, base.collections, base.listener, base.clock, settings.relay, settings.qdrant
-    )
+    relay = Relay(base.database, base.qdrant, base.collections, base.listener, base.clock, settings.relay)
     chores: dict[str, Coroutine[Any, Any, None]] = {
         "relay": relay.run(),
         "outbox-measure": measure_outbox(base.database, base.clock, base.metrics),

@@ -40,13 +40,6 @@ class SeenFaces:
     drawn: int
     missed: int
 
-
-@dataclass(frozen=True, slots=True)
-class FoundFaces(SeenFaces):
-    """Faces a pack found in an album: beside the rest, unit embeddings (n, d) float32."""
-
-    embeddings: NDArray[np.float32]
-
     @property
     def recall(self) -> float:
         """Share of drawn faces found."""
@@ -56,6 +49,13 @@ class FoundFaces(SeenFaces):
     def precision(self) -> float:
         """Share of found faces that are drawn ones."""
         return float((self.people >= 0).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFaces(SeenFaces):
+    """Faces a pack found in an album: beside the rest, unit embeddings (n, d) float32."""
+
+    embeddings: NDArray[np.float32]
 
     @property
     def true_faces(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

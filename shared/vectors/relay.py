@@ -18,7 +18,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from shared.clock import Clock
-from shared.config import QdrantSettings, RelaySettings
+from shared.config import RelaySettings
 from shared.db.engine import DATABASE_FAILURES, Database
 from shared.db.notify import Channel, Listener
 from shared.db.outbox import Claim, PointKind, claim_points, release_claims, settle_claims
@@ -39,7 +39,6 @@ class Relay:
         listener: Listener,
         clock: Clock,
         settings: RelaySettings,
-        qdrant: QdrantSettings,
     ) -> None:
         self._database = database
         self._client = client
@@ -47,9 +46,9 @@ class Relay:
         self._listener = listener
         self._clock = clock
         self._settings = settings
-        # Longer than a batch can take (two kinds, each written and deleted), so that two relays are at one point only if
-        # one of them hangs.
-        self._lease = timedelta(seconds=6 * qdrant.timeout_s)
+        # Short, so that a relay's death delays little. One that overruns its lease does no harm: versions put its writes
+        # in order, and the settling finds out.
+        self._lease = timedelta(seconds=settings.lease_s)
 
     async def run(self) -> None:
         """Relay until cancelled. Stores that are away are waited for; nothing else stops it."""

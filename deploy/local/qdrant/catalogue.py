@@ -97,9 +97,7 @@ class Catalogue:
             "collections": {
                 name: {
                     "folder": collection.folder.name,
-                    "definition": json_format.MessageToDict(
-                        collection.definition, preserving_proto_field_name=True
-                    ),
+                    "definition": json_format.MessageToDict(collection.definition, preserving_proto_field_name=True),
                 }
                 for name, collection in collections.items()
             },

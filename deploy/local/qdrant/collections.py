@@ -63,9 +63,7 @@ class CollectionsService:
             request.collection_name,
             proto.CreateCollection(
                 hnsw_config=request.hnsw_config if request.HasField("hnsw_config") else None,
-                optimizers_config=request.optimizers_config
-                if request.HasField("optimizers_config")
-                else None,
+                optimizers_config=request.optimizers_config if request.HasField("optimizers_config") else None,
                 metadata=request.metadata,
             ),
         )
@@ -124,9 +122,7 @@ class CollectionsService:
         """All aliases."""
         return _write_aliases(self._catalogue.aliases)
 
-    def list_collection_aliases(
-        self, request: proto.ListCollectionAliasesRequest
-    ) -> proto.ListAliasesResponse:
+    def list_collection_aliases(self, request: proto.ListCollectionAliasesRequest) -> proto.ListAliasesResponse:
         """The aliases of one collection."""
         every = self._catalogue.aliases.items()
         return _write_aliases({alias: name for alias, name in every if name == request.collection_name})
@@ -134,10 +130,7 @@ class CollectionsService:
 
 def _write_aliases(aliases: Mapping[str, str]) -> proto.ListAliasesResponse:
     return proto.ListAliasesResponse(
-        aliases=[
-            proto.AliasDescription(alias_name=alias, collection_name=aliases[alias])
-            for alias in sorted(aliases)
-        ]
+        aliases=[proto.AliasDescription(alias_name=alias, collection_name=aliases[alias]) for alias in sorted(aliases)]
     )
 
 
@@ -160,9 +153,7 @@ def _write_config(definition: proto.CreateCollection) -> proto.CollectionConfig:
             flush_interval_sec=5,
         ),
         wal_config=proto.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
-        quantization_config=definition.quantization_config
-        if definition.HasField("quantization_config")
-        else None,
+        quantization_config=definition.quantization_config if definition.HasField("quantization_config") else None,
         metadata=definition.metadata,
     )
     if definition.HasField("on_disk_payload"):

@@ -113,9 +113,7 @@ def _read_field_condition(message: proto.FieldCondition) -> edge.FieldCondition:
                 tests["range"] = edge.RangeFloat(**_read_bounds(message.range))
             case "datetime_range":
                 bounds = _read_bounds(message.datetime_range)
-                tests["range"] = edge.RangeDateTime(
-                    **{name: at.ToJsonString() for name, at in bounds.items()}
-                )
+                tests["range"] = edge.RangeDateTime(**{name: at.ToJsonString() for name, at in bounds.items()})
             case "values_count":
                 tests["values_count"] = edge.ValuesCount(**_read_bounds(message.values_count))
             case "is_empty":

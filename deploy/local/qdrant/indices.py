@@ -57,11 +57,7 @@ def read_index(request: proto.CreateFieldIndexCollection) -> Any:
         InvalidRequest: neither a type nor parameters, or both and they disagree.
         Unsupported: geo and text indices, and parameters the engine is not given.
     """
-    variant = (
-        request.field_index_params.WhichOneof("index_params")
-        if request.HasField("field_index_params")
-        else None
-    )
+    variant = request.field_index_params.WhichOneof("index_params") if request.HasField("field_index_params") else None
     if variant is None and not request.HasField("field_type"):
         raise InvalidRequest(f"the index on `{request.field_name}` has no type")
     for kind in _KINDS:
@@ -98,9 +94,7 @@ def check_can_facet(key: str, info: edge.PayloadIndexInfo | None) -> None:
         InvalidRequest: as a server does.
     """
     if info is None or not _kind_of(info).facets or getattr(info.params, "lookup", None) is False:
-        raise InvalidRequest(
-            f"No appropriate index for faceting: `{key}`. Please create one to facet on this field"
-        )
+        raise InvalidRequest(f"No appropriate index for faceting: `{key}`. Please create one to facet on this field")
 
 
 def check_can_order(key: str, info: edge.PayloadIndexInfo | None) -> None:
@@ -110,9 +104,7 @@ def check_can_order(key: str, info: edge.PayloadIndexInfo | None) -> None:
         InvalidRequest: as a server does.
     """
     if info is None or not _kind_of(info).orders or getattr(info.params, "range", None) is False:
-        raise InvalidRequest(
-            f"No range index for `order_by` key: `{key}`. Please create one to use `order_by`"
-        )
+        raise InvalidRequest(f"No range index for `order_by` key: `{key}`. Please create one to use `order_by`")
 
 
 def _kind_of(info: edge.PayloadIndexInfo) -> IndexKind:

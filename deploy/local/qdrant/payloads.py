@@ -80,9 +80,7 @@ def read_payload_selector(message: proto.WithPayloadSelector) -> bool | edge.Pay
             return message.enable
 
 
-def read_vector_selector(
-    message: proto.WithVectorsSelector, shapes: Mapping[str, VectorShape]
-) -> bool | list[str]:
+def read_vector_selector(message: proto.WithVectorsSelector, shapes: Mapping[str, VectorShape]) -> bool | list[str]:
     """Which vectors to return: all, none, or those named.
 
     Raises:

@@ -58,9 +58,7 @@ class PointsService:
 
     def _update(self, update: updates.Update) -> Method:
         def call(request: Any) -> proto.PointsOperationResponse:
-            return proto.PointsOperationResponse(
-                result=update(self._catalogue[request.collection_name], request)
-            )
+            return proto.PointsOperationResponse(result=update(self._catalogue[request.collection_name], request))
 
         return call
 
@@ -87,9 +85,7 @@ class PointsService:
         Raises:
             InvalidRequest: the page is too large, the order has no index, or has an offset beside it.
         """
-        accept_only(
-            request, _CALL | {"filter", "offset", "limit", "with_payload", "with_vectors", "order_by"}
-        )
+        accept_only(request, _CALL | {"filter", "offset", "limit", "with_payload", "with_vectors", "order_by"})
         collection = self._catalogue[request.collection_name]
         limit = request.limit if request.HasField("limit") else _DEFAULT_LIMIT
         if limit < 1:
@@ -138,11 +134,7 @@ class PointsService:
             edge.FacetRequest(request.key, limit=limit, exact=True, filter=read_optional_filter(request))
         )
         # The engine keeps values in the index that no point has any more.
-        hits = [
-            proto.FacetHit(value=write_facet_value(hit.value), count=hit.count)
-            for hit in found.hits
-            if hit.count
-        ]
+        hits = [proto.FacetHit(value=write_facet_value(hit.value), count=hit.count) for hit in found.hits if hit.count]
         return proto.FacetResponse(hits=hits)
 
     def query(self, request: proto.QueryPoints) -> proto.QueryResponse:
@@ -158,8 +150,5 @@ class PointsService:
         queries = [read_query(collection, each) for each in request.query_points]
         results = collection.shard.query_batch(edge.QueryBatchRequest(queries)) if queries else []
         return proto.QueryBatchResponse(
-            result=[
-                proto.BatchResult(result=[write_scored_point(point) for point in points])
-                for points in results
-            ]
+            result=[proto.BatchResult(result=[write_scored_point(point) for point in points]) for points in results]
         )

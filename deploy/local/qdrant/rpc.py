@@ -49,9 +49,7 @@ class EngineThread:
         self._executor.shutdown(wait=True)
 
 
-def bind_service(
-    service: ServiceDescriptor, methods: Mapping[str, Method], run: Runner
-) -> grpc.GenericRpcHandler:
+def bind_service(service: ServiceDescriptor, methods: Mapping[str, Method], run: Runner) -> grpc.GenericRpcHandler:
     """A handler for every method of `service`; those that `methods` lacks answer UNIMPLEMENTED by name.
 
     Raises:

@@ -71,9 +71,7 @@ async def _serve_catalogue(
                 CollectionsService(catalogue).methods(),
                 engine.run,
             ),
-            bind_service(
-                _service(qdrant_pb2.DESCRIPTOR, "Qdrant"), {"HealthCheck": _check_health}, _answer_at_once
-            ),
+            bind_service(_service(qdrant_pb2.DESCRIPTOR, "Qdrant"), {"HealthCheck": _check_health}, _answer_at_once),
         )
     )
     try:

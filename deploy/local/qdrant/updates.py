@@ -65,16 +65,12 @@ def update_vectors(collection: Collection, message: Any) -> proto.UpdateResult:
         NotFound: a point is missing; the others have been written.
     """
     accept_only(message, _CALL | {"points", "update_filter"})
-    vectors = {
-        read_point_id(point.id): read_vectors(point.vectors, collection.shapes) for point in message.points
-    }
+    vectors = {read_point_id(point.id): read_vectors(point.vectors, collection.shapes) for point in message.points}
     condition = read_optional_filter(message, "update_filter")
     return _write_present(
         collection,
         list(vectors),
-        lambda ids: _Operation.update_vectors(
-            [edge.PointVectors(each, vectors[each]) for each in ids], condition
-        ),
+        lambda ids: _Operation.update_vectors([edge.PointVectors(each, vectors[each]) for each in ids], condition),
     )
 
 
@@ -129,9 +125,7 @@ def delete_payload(collection: Collection, message: Any) -> proto.UpdateResult:
 def clear_payload(collection: Collection, message: Any) -> proto.UpdateResult:
     """Remove the whole payload. Raises InvalidRequest, NotFound."""
     accept_only(message, _CALL | {"points"})
-    return _write_selected(
-        collection, message.points, _Operation.clear_payload, _Operation.clear_payload_by_filter
-    )
+    return _write_selected(collection, message.points, _Operation.clear_payload, _Operation.clear_payload_by_filter)
 
 
 def delete_points(collection: Collection, message: Any) -> proto.UpdateResult:

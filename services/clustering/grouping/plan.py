@@ -69,12 +69,12 @@ def plan_memory(faces: int, dimension: int, algorithm: Algorithm, sizes: Groupin
 def check_memory(plan: MemoryPlan, budget_mb: int) -> None:
     """Raise :class:`PreconditionFailed`, reason MEMORY_BUDGET, if the plan needs more than ``budget_mb`` MiB.
 
-    Metadata: ``needed_mb`` and ``allowed_mb``.
+    Metadata: ``needed_mb`` and ``budget_mb``.
     """
     if plan.peak_mb > budget_mb:
         raise PreconditionFailed(
             f"grouping needs up to {plan.peak_mb} MiB and {budget_mb} are allowed; "
             "raise KITH_CLUSTERING_MEMORY_BUDGET_MB or narrow the selection",
             reason=Reason.MEMORY_BUDGET,
-            metadata={"needed_mb": str(plan.peak_mb), "allowed_mb": str(budget_mb)},
+            metadata={"needed_mb": str(plan.peak_mb), "budget_mb": str(budget_mb)},
         )

@@ -80,7 +80,7 @@ class ClusterServicer(clusters_pb2_grpc.ClusterServiceServicer):
             new = NewJob(
                 library_id=command.library_id,
                 kind=CLUSTER_FACES,
-                unit="faces",
+                unit="face",
                 slices=[{}],
                 created_by=caller.subject,
                 spec=command.describe(),

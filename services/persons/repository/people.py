@@ -56,11 +56,12 @@ async def list_people(tx: Transaction, library_id: str, request: PageRequest, wh
 
 
 def _clusters(library_id: str, min_faces: int) -> Any:
-    # Members that were assigned since count for nothing.
+    # Members that were assigned or put aside since count for nothing.
     live = (
         select(cluster_members.c.cluster_id, func.count().label("faces"))
+        .join(faces, faces.c.face_id == cluster_members.c.face_id)
         .outerjoin(assignments, assignments.c.face_id == cluster_members.c.face_id)
-        .where(cluster_members.c.library_id == library_id, assignments.c.face_id.is_(None))
+        .where(cluster_members.c.library_id == library_id, assignments.c.face_id.is_(None), faces.c.state == "ACTIVE")
         .group_by(cluster_members.c.cluster_id)
         .subquery("live")
     )

@@ -11,9 +11,7 @@ from tests.integration.embedded_qdrant.points import EAST, assert_refused, point
 _COSINE_4 = models.VectorParams(size=4, distance=models.Distance.COSINE)
 
 
-async def test_a_created_collection_exists_and_shows_its_settings(
-    client: AsyncQdrantClient, names: str
-) -> None:
+async def test_a_created_collection_exists_and_shows_its_settings(client: AsyncQdrantClient, names: str) -> None:
     name = f"{names}faces"
     assert not await client.collection_exists(name)
     await client.create_collection(
@@ -38,9 +36,7 @@ async def test_a_created_collection_exists_and_shows_its_settings(
 async def test_updated_settings_are_shown_and_others_stay(client: AsyncQdrantClient, names: str) -> None:
     name = f"{names}faces"
     await client.create_collection(name, _COSINE_4, hnsw_config=models.HnswConfigDiff(m=24))
-    await client.update_collection(
-        name, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=60_000)
-    )
+    await client.update_collection(name, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=60_000))
     info = await client.get_collection(name)
     assert info.config.optimizer_config.indexing_threshold == 60_000
     assert info.config.hnsw_config.m == 24
@@ -60,9 +56,7 @@ async def test_a_collection_that_is_not_there_is_not_found(client: AsyncQdrantCl
         await assert_refused(call, StatusCode.NOT_FOUND, f"{names}nowhere")
 
 
-async def test_deleting_a_collection_says_whether_it_was_there(
-    client: AsyncQdrantClient, collection: str
-) -> None:
+async def test_deleting_a_collection_says_whether_it_was_there(client: AsyncQdrantClient, collection: str) -> None:
     assert await client.delete_collection(collection)
     assert not await client.collection_exists(collection)
     assert not await client.delete_collection(collection)
@@ -93,9 +87,7 @@ async def test_a_collection_holds_vectors_by_name(client: AsyncQdrantClient, nam
     assert (await client.query_points(name, query=EAST, using="face")).points == []
 
 
-async def test_an_alias_stands_for_its_collection(
-    client: AsyncQdrantClient, collection: str, names: str
-) -> None:
+async def test_an_alias_stands_for_its_collection(client: AsyncQdrantClient, collection: str, names: str) -> None:
     alias = f"{names}live"
     await client.upsert(collection, [point(1)])
     await client.update_collection_aliases([_create_alias(alias, collection)])
@@ -107,9 +99,7 @@ async def test_an_alias_stands_for_its_collection(
     assert [each.alias_name for each in of_collection] == [alias]
 
 
-async def test_aliases_are_switched_renamed_and_deleted(
-    client: AsyncQdrantClient, collection: str, names: str
-) -> None:
+async def test_aliases_are_switched_renamed_and_deleted(client: AsyncQdrantClient, collection: str, names: str) -> None:
     alias, renamed, second = f"{names}live", f"{names}current", f"{names}second"
     await client.create_collection(second, _COSINE_4)
     await client.upsert(second, [point(1), point(2)])
@@ -124,9 +114,7 @@ async def test_aliases_are_switched_renamed_and_deleted(
     await assert_refused(client.count(renamed), StatusCode.NOT_FOUND)
 
 
-async def test_an_alias_dies_with_its_collection(
-    client: AsyncQdrantClient, collection: str, names: str
-) -> None:
+async def test_an_alias_dies_with_its_collection(client: AsyncQdrantClient, collection: str, names: str) -> None:
     alias = f"{names}live"
     await client.update_collection_aliases([_create_alias(alias, collection)])
     await client.delete_collection(collection)
@@ -179,9 +167,7 @@ async def test_an_index_keeps_its_parameters(
     assert shown.params.model_dump(include=set(asked)) == asked
 
 
-async def test_an_index_counts_points_written_before_and_after_it(
-    client: AsyncQdrantClient, collection: str
-) -> None:
+async def test_an_index_counts_points_written_before_and_after_it(client: AsyncQdrantClient, collection: str) -> None:
     await client.upsert(collection, [point(1, state="ACTIVE"), point(2)], wait=True)
     await client.create_payload_index(collection, "state", models.PayloadSchemaType.KEYWORD, wait=True)
     await client.upsert(collection, [point(3, state="IGNORED")], wait=True)

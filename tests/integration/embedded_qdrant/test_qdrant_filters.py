@@ -68,14 +68,10 @@ _EMPTY = models.IsEmptyCondition(is_empty=models.PayloadField(key="person"))
 _NULL = models.IsNullCondition(is_null=models.PayloadField(key="person"))
 _LARGE_FACE = models.Nested(
     key="boxes",
-    filter=models.Filter(
-        must=[matches("kind", "face"), models.FieldCondition(key="w", range=models.Range(gte=8))]
-    ),
+    filter=models.Filter(must=[matches("kind", "face"), models.FieldCondition(key="w", range=models.Range(gte=8))]),
 )
 _P0_BUT_NOT_0 = models.Filter(must=[matches("person", "p0")], must_not=[matches("n", 0)])
-_TWO_OF_THREE = models.MinShould(
-    conditions=[matches("person", "p0"), matches("n", 0), matches("n", 2)], min_count=2
-)
+_TWO_OF_THREE = models.MinShould(conditions=[matches("person", "p0"), matches("n", 0), matches("n", 2)], min_count=2)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +106,7 @@ _TWO_OF_THREE = models.MinShould(
         (models.Filter(), set(range(10))),
     ],
 )
-async def test_filter_finds(
-    client: AsyncQdrantClient, faces: str, chosen: models.Filter, expected: set[int]
-) -> None:
+async def test_filter_finds(client: AsyncQdrantClient, faces: str, chosen: models.Filter, expected: set[int]) -> None:
     assert await found(client, faces, chosen) == expected
 
 
@@ -121,9 +115,7 @@ async def test_filter_on_a_missing_field_finds_nothing(client: AsyncQdrantClient
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-async def test_filter_follows_changes_of_the_payload(
-    client: AsyncQdrantClient, collection: str, indexed: bool
-) -> None:
+async def test_filter_follows_changes_of_the_payload(client: AsyncQdrantClient, collection: str, indexed: bool) -> None:
     if indexed:
         await client.create_payload_index(collection, "assigned", models.PayloadSchemaType.BOOL, wait=True)
     await client.upsert(collection, _points(), wait=True)

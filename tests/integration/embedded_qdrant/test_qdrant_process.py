@@ -65,9 +65,7 @@ async def _stored_numbers(client: AsyncQdrantClient) -> dict[str, int]:
     return {key: value["n"] for key, value in (await payloads(client, "faces")).items()}
 
 
-async def _write_until_killed(
-    qdrant: EmbeddedQdrant, client: AsyncQdrantClient, attempt: int
-) -> dict[str, int]:
+async def _write_until_killed(qdrant: EmbeddedQdrant, client: AsyncQdrantClient, attempt: int) -> dict[str, int]:
     """Write points one by one, kill the process after some forty; what was acknowledged."""
     acknowledged: dict[str, int] = {}
     enough = asyncio.Event()
@@ -113,9 +111,7 @@ async def test_every_kind_of_update_survives_kill_9(start_here: Start) -> None:
         uuid_of(4): {"n": 4},
         uuid_of(5): {"n": 5, "a": 1},
     }
-    assert [hit.id for hit in (await client.query_points("live", query=NORTH, limit=1)).points] == [
-        uuid_of(5)
-    ]
+    assert [hit.id for hit in (await client.query_points("live", query=NORTH, limit=1)).points] == [uuid_of(5)]
     assert (await client.count("live", count_filter=below("n", 4))).count == 2
     await client.close()
 

@@ -61,9 +61,7 @@ async def test_a_vector_that_cannot_be_compared_writes_nothing(
     await assert_refused(embedded_client.query_points(collection, query=query, using=using), bad, word)
 
 
-async def test_a_zero_vector_is_fine_where_it_can_be_compared(
-    embedded_client: AsyncQdrantClient, prefix: str
-) -> None:
+async def test_a_zero_vector_is_fine_where_it_can_be_compared(embedded_client: AsyncQdrantClient, prefix: str) -> None:
     name = f"{prefix}dot"
     await embedded_client.create_collection(name, models.VectorParams(size=2, distance=models.Distance.DOT))
     await embedded_client.upsert(name, [point(1, [0.0, 0.0])])
@@ -116,14 +114,10 @@ async def test_a_page_that_is_too_large_is_refused_and_not_cut_short(
 async def test_queries_only_a_server_can_answer_are_named(
     embedded_client: AsyncQdrantClient, collection: str, query: Any, word: str
 ) -> None:
-    await assert_refused(
-        embedded_client.query_points(collection, query=query), StatusCode.UNIMPLEMENTED, word
-    )
+    await assert_refused(embedded_client.query_points(collection, query=query), StatusCode.UNIMPLEMENTED, word)
 
 
-async def test_requests_only_a_server_can_do_are_named(
-    embedded_client: AsyncQdrantClient, collection: str
-) -> None:
+async def test_requests_only_a_server_can_do_are_named(embedded_client: AsyncQdrantClient, collection: str) -> None:
     client = embedded_client
     here = models.GeoRadius(center=models.GeoPoint(lon=0, lat=0), radius=1)
     place = models.Filter(must=[models.FieldCondition(key="at", geo_radius=here)])
@@ -143,9 +137,7 @@ async def test_requests_only_a_server_can_do_are_named(
     assert await payloads(client, collection) == {uuid_of(1): {"a": 1}}
 
 
-async def test_collections_only_a_server_can_hold_are_named(
-    embedded_client: AsyncQdrantClient, prefix: str
-) -> None:
+async def test_collections_only_a_server_can_hold_are_named(embedded_client: AsyncQdrantClient, prefix: str) -> None:
     client, name = embedded_client, f"{prefix}never"
     multi = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
     many = models.VectorParams(size=4, distance=models.Distance.COSINE, multivector_config=multi)

@@ -110,9 +110,7 @@ async def test_query_batch_answers_each_as_if_alone(
     assert await client.query_batch_points(faces, []) == []
 
 
-async def test_recommend_by_average(
-    client: AsyncQdrantClient, faces: str, vectors: NDArray[np.float32]
-) -> None:
+async def test_recommend_by_average(client: AsyncQdrantClient, faces: str, vectors: NDArray[np.float32]) -> None:
     average = vectors[[2, 3]].mean(axis=0)
     target = 2 * average - vectors[4]
     order = [int(n) for n in np.argsort(-(vectors @ target)) if n not in (2, 3, 4)]
@@ -121,9 +119,7 @@ async def test_recommend_by_average(
     assert [hit.id for hit in hits] == [uuid_of(n) for n in order[:5]]
 
 
-@pytest.mark.parametrize(
-    "strategy", [models.RecommendStrategy.BEST_SCORE, models.RecommendStrategy.SUM_SCORES]
-)
+@pytest.mark.parametrize("strategy", [models.RecommendStrategy.BEST_SCORE, models.RecommendStrategy.SUM_SCORES])
 async def test_recommend_by_scores_prefers_what_is_like_the_examples(
     client: AsyncQdrantClient, collection: str, strategy: models.RecommendStrategy
 ) -> None:
@@ -187,9 +183,7 @@ async def test_facet_counts_values(client: AsyncQdrantClient, faces: str) -> Non
 
 async def test_facet_has_no_zero_counts(client: AsyncQdrantClient, faces: str) -> None:
     await client.delete(faces, models.Filter(must=[matches("person", "p0")]), wait=True)
-    await client.set_payload(
-        faces, {"person": "p2"}, points=models.Filter(must=[matches("person", "p1")]), wait=True
-    )
+    await client.set_payload(faces, {"person": "p2"}, points=models.Filter(must=[matches("person", "p1")]), wait=True)
     hits = (await client.facet(faces, "person", limit=100, exact=True)).hits
     assert {hit.value: hit.count for hit in hits} == {"p2": 120, "p3": 60, "p4": 60}
 

@@ -73,9 +73,7 @@ async def test_payload_selection(client: AsyncQdrantClient, collection: str) -> 
     assert await with_payload(models.PayloadSelectorExclude(exclude=["a", "b.d"])) == {"b": {"c": 2}}
 
 
-async def test_an_older_row_version_never_overwrites_a_newer_one(
-    client: AsyncQdrantClient, collection: str
-) -> None:
+async def test_an_older_row_version_never_overwrites_a_newer_one(client: AsyncQdrantClient, collection: str) -> None:
     async def relay(version: int) -> None:
         newer = below("row_version", version)
         await client.upsert(collection, [point(1, row_version=version)], update_filter=newer, wait=True)
@@ -106,15 +104,10 @@ async def test_a_condition_is_decided_for_each_point(client: AsyncQdrantClient, 
     }
 
 
-async def test_concurrent_conditional_upserts_end_with_the_newest(
-    client: AsyncQdrantClient, collection: str
-) -> None:
+async def test_concurrent_conditional_upserts_end_with_the_newest(client: AsyncQdrantClient, collection: str) -> None:
     versions = [(7 * n) % 31 for n in range(1, 31)]
     await asyncio.gather(
-        *(
-            client.upsert(collection, [point(1, v=each)], update_filter=below("v", each), wait=True)
-            for each in versions
-        )
+        *(client.upsert(collection, [point(1, v=each)], update_filter=below("v", each), wait=True) for each in versions)
     )
     assert await payloads(client, collection) == {uuid_of(1): {"v": max(versions)}}
 
@@ -206,9 +199,7 @@ async def test_a_batch_is_applied_in_order(client: AsyncQdrantClient, collection
             models.UpdateVectorsOperation(
                 update_vectors=models.UpdateVectors(points=[models.PointVectors(id=uuid_of(3), vector=UP)])
             ),
-            models.OverwritePayloadOperation(
-                overwrite_payload=models.SetPayload(payload={"c": 3}, points=id_1)
-            ),
+            models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload={"c": 3}, points=id_1)),
             models.DeleteOperation(delete=models.PointIdsList(points=[uuid_of(2)])),
         ],
         wait=True,

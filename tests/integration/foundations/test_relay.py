@@ -178,7 +178,7 @@ async def test_a_relay_that_lost_its_claim_leaves_the_newer_write_and_asks_for_a
         overtaken = True
         # The slow relay has read the truth already; now it changes, and another relay comes by after the lease.
         await change_quality(base, seeded.face_ids[0], 0.125)
-        clock.advance(3 * base.settings.qdrant.timeout_s + 1)
+        clock.advance(base.settings.relay.lease_s + 1)
         assert await make_relay(base, clock).relay_batch() == 6
 
     slow = make_relay(base, clock, HookedQdrant(base.qdrant, overtake))

@@ -64,7 +64,6 @@ async def index(base: Foundation) -> None:
         base.listener,
         base.clock,
         base.settings.relay,
-        base.settings.qdrant,
     )
     while await relay.relay_batch():
         pass

@@ -119,7 +119,7 @@ def test_too_much_memory_is_refused_by_name_before_anything_begins(request_5k: G
     with pytest.raises(PreconditionFailed) as refused:
         group_faces(replace(request_5k, sizes=GroupingSizes(memory_budget_mb=10)), seen.append, never)
     assert refused.value.reason is Reason.MEMORY_BUDGET
-    assert refused.value.metadata["allowed_mb"] == "10"
+    assert refused.value.metadata["budget_mb"] == "10"
     assert int(refused.value.metadata["needed_mb"]) > 10
     assert seen == []
 

@@ -27,7 +27,7 @@ def test_result_and_progress_come_back(request_5k: GroupingRequest, result_5k: G
 
 
 def test_errors_travel_as_they_were_raised() -> None:
-    raised = PreconditionFailed("too much", reason=Reason.MEMORY_BUDGET, metadata={"allowed_mb": "10"})
+    raised = PreconditionFailed("too much", reason=Reason.MEMORY_BUDGET, metadata={"budget_mb": "10"})
     arrived = pickle.loads(pickle.dumps(raised))
     assert (type(arrived), arrived.reason, arrived.metadata) == (type(raised), raised.reason, raised.metadata)
     assert isinstance(pickle.loads(pickle.dumps(GroupingCancelled())), GroupingCancelled)
