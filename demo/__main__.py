@@ -80,6 +80,9 @@ def main() -> int:
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _print_summary(summary, out, console)
+    if not summary["consistent"]:
+        console.print("[red]PostgreSQL and Qdrant differ; see the report[/red]")
+        return 1
     return 0
 
 

@@ -39,6 +39,7 @@ def summarise(
         "suggestion_precision": _share(accepted, accepted + rejected) if accepted + rejected else None,
         "persons": len(outcome.persons),
         "unassigned": sum(1 for face in outcome.faces if not face.person_id),
+        "consistent": outcome.consistency.consistent,
         "drift": sum(report.missing + report.strangers + report.stale for report in outcome.consistency.collections),
         "seconds_by_stage": dict(seconds),
         "peak_rss_mb_by_process": dict(peak_rss_mb),

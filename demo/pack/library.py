@@ -6,7 +6,6 @@ strangers. A calibration fitted on easier probes would be sure where it must not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +20,13 @@ from services.clustering.grouping.request import GroupingRequest, GroupingSizes,
 from services.clustering.grouping.small import form_small_hdbscan
 from services.clustering.grouping.thresholds import Thresholds
 from shared.config import PersonSettings, QualitySettings
+from shared.faces.calibration import Calibration
 from shared.faces.matching import PersonScores, measure_margins, score_persons, stack_references
 from shared.faces.modes import find_modes
 from shared.faces.prototypes import PrototypeCandidate, PrototypeRules, choose_prototypes
 
+_ROUNDS = 4
+"""As the demo asks: three rounds by prototypes, one with modes."""
 _SIZES = GroupingSizes()
 _SEED_FLOOR = QualitySettings().seed_floor
 _PERSONS = PersonSettings()
@@ -35,6 +37,8 @@ _PROTOTYPES = PrototypeRules(_PERSONS.max_prototypes, _PERSONS.max_prototypes_pe
 class Questions:
     """The best person of each face that is in question: cosine, margin over the next, support, and whether right."""
 
+    faces: NDArray[np.int64]
+    persons: NDArray[np.int64]
     scores: NDArray[np.float64]
     margins: NDArray[np.float64]
     supports: NDArray[np.int64]
@@ -97,10 +101,17 @@ def name_faces(faces: FoundFaces, labels: Labels) -> NDArray[np.int64]:
     return assigned
 
 
-def find_questions(faces: FoundFaces, assigned: NDArray[np.int64], floor: float) -> Iterator[Questions]:
-    """What would be asked about the faces assigned to nobody: by prototypes, then by prototypes and modes.
+def find_questions(
+    faces: FoundFaces,
+    assigned: NDArray[np.int64],
+    floor: float,
+    *,
+    modes: bool,
+    refused: NDArray[np.bool_] | None = None,
+) -> Questions:
+    """What would be asked about the faces assigned to nobody, by prototypes and, if wanted, by modes as well.
 
-    `floor` is the cosine from which a prototype supports a match.
+    `floor` is the cosine from which a prototype supports a match; `refused` (n, known) are pairs already answered no.
     """
     named = np.unique(assigned[assigned >= 0])
     groups = []
@@ -108,24 +119,48 @@ def find_questions(faces: FoundFaces, assigned: NDArray[np.int64], floor: float)
         own = np.flatnonzero(assigned == person)
         vectors = faces.embeddings[own]
         candidates = [
-            PrototypeCandidate(f"{row:06d}", str(faces.photos[row]), float(faces.quality[row]), era=faces.eras[row])
+            PrototypeCandidate(f"{row:06d}", str(faces.photos[row]), float(faces.quality[row]))
             for row in own
         ]
         chosen = [each.index for each in choose_prototypes(candidates, vectors, _PROTOTYPES)]
-        modes = find_modes(vectors)
-        groups.append((vectors[chosen], vectors[:0] if modes is None else modes.vectors))
-    open_faces = np.flatnonzero(assigned < 0)
-    without = [(prototypes, modes[:0]) for prototypes, modes in groups]
-    for references in (without, groups):
-        stacked = stack_references(references, faces.embeddings.shape[1])
-        table = score_persons(faces.embeddings[open_faces], stacked, floor)
-        yield _ask_best(table, named, faces.people[open_faces])
+        found = find_modes(vectors) if modes else None
+        groups.append((vectors[chosen], vectors[:0] if found is None else found.vectors))
+    in_question = np.flatnonzero(assigned < 0)
+    references = stack_references(groups, faces.embeddings.shape[1])
+    table = score_persons(faces.embeddings[in_question], references, floor)
+    if refused is not None:
+        table.scores[refused[in_question][:, named]] = -1.0
+    return _ask_best(table, named, in_question, faces.people[in_question])
 
 
-def _ask_best(table: PersonScores, named: NDArray[np.int64], people: NDArray[np.int64]) -> Questions:
+def answer_rounds(
+    faces: FoundFaces, assigned: NDArray[np.int64], floor: float, curve: Calibration, least: float
+) -> NDArray[np.bool_]:
+    """Whether each question was right, over all rounds: what is answered yes is known in the next, what is answered no
+    is not asked again, but the next best person may be."""
+    assigned = assigned.copy()
+    refused = np.zeros((len(assigned), faces.known), np.bool_)
+    answers = []
+    for number in range(_ROUNDS):
+        questions = find_questions(faces, assigned, floor, modes=number == _ROUNDS - 1, refused=refused)
+        sure = curve.confidences(questions.scores, questions.margins, questions.supports)
+        asked = (sure >= least) & (questions.scores >= floor)
+        right = questions.right[asked]
+        face, person = questions.faces[asked], questions.persons[asked]
+        assigned[face[right]] = person[right]
+        refused[face[~right], person[~right]] = True
+        answers.append(right)
+    return np.concatenate(answers)
+
+
+def _ask_best(
+    table: PersonScores, named: NDArray[np.int64], in_question: NDArray[np.int64], people: NDArray[np.int64]
+) -> Questions:
     best = table.scores.argmax(axis=1)
     rows = np.arange(len(best))
     return Questions(
+        in_question,
+        named[best],
         table.scores[rows, best].astype(np.float64),
         measure_margins(table)[rows, best].astype(np.float64),
         table.support[rows, best].astype(np.int64),

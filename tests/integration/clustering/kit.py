@@ -59,7 +59,7 @@ class Kith:
         request.timeout.FromSeconds(JOB_ENDS_S)
         return (await self.jobs.WaitJob(request, timeout=JOB_ENDS_S)).job
 
-    async def list(self, **fields: Any) -> list[clusters_pb2.Cluster]:
+    async def list_clusters(self, **fields: Any) -> list[clusters_pb2.Cluster]:
         """All clusters, page by page."""
         found: list[clusters_pb2.Cluster] = []
         token = ""
@@ -228,6 +228,15 @@ def crowd(
     faces = np.repeat(centres, sizes, axis=0)
     faces = faces + spread * random.standard_normal(faces.shape) / np.sqrt(dimension)
     return np.asarray(faces / np.linalg.norm(faces, axis=1, keepdims=True), dtype=np.float32)
+
+
+async def read_payloads(base: Foundation, collection: str, point_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Payloads of those of these points that Qdrant has."""
+    found: list[dict[str, Any]] = []
+    for point in await base.qdrant.retrieve(collection, point_ids, with_payload=True):
+        assert point.payload is not None
+        found.append(point.payload)
+    return found
 
 
 async def relayed(base: Foundation) -> None:

@@ -19,7 +19,7 @@ from shared.errors import InvalidRequest, NotFound, PreconditionFailed, Reason
 from shared.faces.centroid import ALGORITHM, compute_centroid, hash_members
 from shared.faces.embeddings import decode_embedding, decode_embeddings, encode_embedding
 from shared.foundation import Foundation
-from tests.integration.clustering.kit import Kith, crowd, relayed
+from tests.integration.clustering.kit import Kith, crowd, read_payloads, relayed
 from tests.integration.library import MODEL, seed_faces
 
 GLOBAL = centroids_pb2.CENTROID_KIND_GLOBAL
@@ -46,8 +46,8 @@ async def test_a_centroid_is_the_mean_and_its_point_is_in_the_index(kith: Kith, 
         data = await tx.scalar(select(centroids.c.embedding))
     assert decode_embedding(data) @ compute_centroid(stored) > 0.99999
     await relayed(base)
-    points = await base.qdrant.retrieve(base.collections.centroids(MODEL), [centroid.id], with_payload=True)
-    assert [point.payload["person_id"] for point in points] == [anna]
+    payloads = await read_payloads(base, base.collections.centroids(MODEL), [centroid.id])
+    assert [payload["person_id"] for payload in payloads] == [anna]
 
 
 async def test_two_ways_to_look_are_two_modes(kith: Kith, base: Foundation) -> None:

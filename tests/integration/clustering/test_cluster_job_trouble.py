@@ -6,11 +6,12 @@ import multiprocessing
 from collections.abc import Awaitable, Callable
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Table, func, select
 
 from kith.clustering.v1 import clusters_pb2
 from kith.jobs.v1 import jobs_pb2
 from services.clustering import jobs as job_kinds
+from services.clustering.grouping.process import group_in_process
 from services.clustering.grouping.request import Cancelled, GroupingRequest, GroupingResult, Report
 from shared.config import ClusteringSettings
 from shared.db.tables_clustering import cluster_members, cluster_runs, clusters
@@ -28,7 +29,7 @@ async def start_job(kith: Kith) -> str:
     return (await kith.clusters.ClusterFaces(clusters_pb2.ClusterFacesRequest())).job.id
 
 
-async def count(base: Foundation, table: object) -> int:
+async def count(base: Foundation, table: Table) -> int:
     async with base.database.transaction() as tx:
         found: int = await tx.scalar(select(func.count()).select_from(table))
         return found
@@ -88,7 +89,7 @@ async def test_faces_that_got_a_person_meanwhile_are_left_out(
         "clustered": 9,
         "noise": 1,
     }
-    assert [cluster.face_count for cluster in await kith.list()] == [5, 4]
+    assert [cluster.face_count for cluster in await kith.list_clusters()] == [5, 4]
     assert await count(base, cluster_members) == 9
 
 
@@ -139,14 +140,13 @@ async def test_a_worker_that_dies_while_grouping_leaves_the_work_to_the_next(
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
     # What the first worker counted is not counted again.
     assert job.progress.done == job.progress.total == 11
-    assert [cluster.face_count for cluster in await kith.list()] == [6, 5]
+    assert [cluster.face_count for cluster in await kith.list_clusters()] == [6, 5]
 
 
 async def test_a_grouping_process_that_is_killed_is_started_again(
     kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await seed_faces(base, crowd(6, 5))
-    real = job_kinds.group_in_process
     killed: list[int] = []
 
     def killed_once(request: GroupingRequest, report: Report, cancelled: Cancelled) -> GroupingResult:
@@ -157,10 +157,10 @@ async def test_a_grouping_process_that_is_killed_is_started_again(
                 child.kill()
             return cancelled()
 
-        return real(request, report, asked)
+        return group_in_process(request, report, asked)
 
     monkeypatch.setattr(job_kinds, "group_in_process", killed_once)
     job = await kith.cluster()
     assert killed
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
-    assert [cluster.face_count for cluster in await kith.list()] == [6, 5]
+    assert [cluster.face_count for cluster in await kith.list_clusters()] == [6, 5]

@@ -26,16 +26,16 @@ async def seed_three(base: Foundation) -> tuple[list[UUID], list[str]]:
 
 async def test_clusters_come_largest_first_in_any_page_size(kith: Kith, base: Foundation) -> None:
     _, made = await seed_three(base)
-    whole = await kith.list()
+    whole = await kith.list_clusters()
     assert [cluster.face_count for cluster in whole] == [5, 3, 3]
     assert {cluster.id for cluster in whole} == set(made)
-    assert [cluster.id for cluster in await kith.list(page_size=1)] == [cluster.id for cluster in whole]
-    assert [cluster.face_count for cluster in await kith.list(min_faces=4)] == [5]
+    assert [cluster.id for cluster in await kith.list_clusters(page_size=1)] == [cluster.id for cluster in whole]
+    assert [cluster.face_count for cluster in await kith.list_clusters(min_faces=4)] == [5]
 
 
 async def test_figures_are_of_the_live_members(kith: Kith, base: Foundation) -> None:
     ids, made = await seed_three(base)
-    cluster = (await kith.list())[0]
+    cluster = (await kith.list_clusters())[0]
     assert cluster.cohesion == pytest.approx(0.74)
     assert cluster.cover_face_id == str(ids[1])
     assert cluster.first_captured.ToJsonString() == "2020-01-01T00:00:00Z"
@@ -65,7 +65,7 @@ async def test_members_come_best_first_in_any_page_size(kith: Kith, base: Founda
 async def test_a_cluster_without_live_members_is_not_there(kith: Kith, base: Foundation) -> None:
     ids, made = await seed_three(base)
     await kith.assign(ids[5:8], await kith.create("Anna"))
-    assert made[1] not in {cluster.id for cluster in await kith.list()}
+    assert made[1] not in {cluster.id for cluster in await kith.list_clusters()}
     with pytest.raises(NotFound):
         await kith.members(made[1])
 
@@ -82,7 +82,7 @@ async def test_tokens_of_other_calls_and_other_libraries(kith: Kith, base: Found
     with pytest.raises(NotFound):
         async with translate_errors("clustering"):
             await kith.clusters.GetCluster(clusters_pb2.GetClusterRequest(library_id="other", cluster_id=made[0]))
-    assert await kith.list(library_id="other") == []
+    assert await kith.list_clusters(library_id="other") == []
     runs = await kith.clusters.ListClusterRuns(clusters_pb2.ListClusterRunsRequest(page_size=2))
     rest = await kith.clusters.ListClusterRuns(
         clusters_pb2.ListClusterRunsRequest(page_size=2, page_token=runs.next_page_token)

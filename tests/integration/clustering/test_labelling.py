@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Table, func, select
 
 from services.clustering.adapters.people import RemotePeople
 from services.clustering.domain.ports import FacesAssigned
@@ -14,7 +14,7 @@ from shared.db.tables_clustering import cluster_members, clusters
 from shared.db.tables_persons import assignments, changes
 from shared.errors import InvalidRequest, KithError, NotFound, NotImplementedYet, Reason
 from shared.foundation import Foundation
-from tests.integration.clustering.kit import Kith, relayed, seed_cluster
+from tests.integration.clustering.kit import Kith, read_payloads, relayed, seed_cluster
 from tests.integration.library import random_vectors, seed_faces
 
 
@@ -23,7 +23,7 @@ async def seed(base: Foundation, count: int = 6) -> tuple[str, list[UUID]]:
     return await seed_cluster(base, seeded.face_ids), seeded.face_ids
 
 
-async def count(base: Foundation, table: object) -> int:
+async def count(base: Foundation, table: Table) -> int:
     async with base.database.transaction() as tx:
         found: int = await tx.scalar(select(func.count()).select_from(table))
         return found
@@ -35,13 +35,11 @@ async def test_a_new_person_gets_the_faces_and_the_cluster_ends(kith: Kith, base
     assert answer.faces_assigned == 6
     assert not answer.failures
     assert await kith.face_count(answer.person_id) == 6
-    assert await kith.list() == []
+    assert await kith.list_clusters() == []
     assert await count(base, clusters) == await count(base, cluster_members) == 0
     await relayed(base)
-    points = await base.qdrant.retrieve(
-        base.collections.faces("test_model"), [str(face_id) for face_id in face_ids], with_payload=True
-    )
-    assert [(p.payload["person_id"], p.payload["cluster_id"]) for p in points] == [(answer.person_id, None)] * 6
+    payloads = await read_payloads(base, base.collections.faces("test_model"), [str(face_id) for face_id in face_ids])
+    assert [(payload["person_id"], payload["cluster_id"]) for payload in payloads] == [(answer.person_id, None)] * 6
     with pytest.raises(NotFound):
         await kith.label(cluster_id, new_person_name="Anna")
 
@@ -51,19 +49,18 @@ async def test_an_existing_person_and_faces_that_are_somebody_else(kith: Kith, b
     anna, bert = await kith.create("Anna"), await kith.create("Bert")
     await kith.exclude(face_ids[0], anna)
     await kith.assign([face_ids[1]], bert)
-    etag = (await kith.list())[0].etag
+    etag = (await kith.list_clusters())[0].etag
     answer = await kith.label(cluster_id, person_id=anna, etag=etag, except_face_ids=[str(face_ids[2])])
     assert answer.person_id == anna
     assert answer.faces_assigned == 3
     assert [(failure.id, failure.reason) for failure in answer.failures] == [(str(face_ids[0]), "FACE_EXCLUDED")]
     assert (await kith.face_count(anna), await kith.face_count(bert)) == (3, 1)
-    assert await kith.list() == []
+    assert await kith.list_clusters() == []
     await relayed(base)
     # Those that stayed behind are in no cluster, in both stores.
-    points = await base.qdrant.retrieve(
-        base.collections.faces("test_model"), [str(face_ids[0]), str(face_ids[2])], with_payload=True
-    )
-    assert [(p.payload["assigned"], p.payload["cluster_id"]) for p in points] == [(False, None)] * 2
+    behind = [str(face_ids[0]), str(face_ids[2])]
+    payloads = await read_payloads(base, base.collections.faces("test_model"), behind)
+    assert [(payload["assigned"], payload["cluster_id"]) for payload in payloads] == [(False, None)] * 2
 
 
 async def test_a_face_assigned_meanwhile_is_named(
@@ -81,17 +78,17 @@ async def test_a_face_assigned_meanwhile_is_named(
     answer = await kith.label(cluster_id, person_id=anna)
     assert answer.faces_assigned == 5
     assert [(f.id, f.reason) for f in answer.failures] == [(str(face_ids[3]), "FACE_ALREADY_ASSIGNED")]
-    assert await kith.list() == []
+    assert await kith.list_clusters() == []
 
 
 async def test_a_stale_etag_changes_nothing(kith: Kith, base: Foundation) -> None:
     cluster_id, face_ids = await seed(base)
-    shown = (await kith.list())[0].etag
+    shown = (await kith.list_clusters())[0].etag
     await kith.assign([face_ids[0]], await kith.create("Bert"))
     with pytest.raises(KithError) as refused:
         await kith.label(cluster_id, new_person_name="Anna", etag=shown)
     assert (refused.value.code, refused.value.reason) == ("ABORTED", Reason.CLUSTER_CHANGED)
-    now = (await kith.list())[0].etag
+    now = (await kith.list_clusters())[0].etag
     assert refused.value.metadata == {"cluster_id": cluster_id, "current_etag": now}
     assert await kith.person_count() == 1
     assert (await kith.label(cluster_id, new_person_name="Anna", etag=now)).faces_assigned == 5
@@ -117,7 +114,7 @@ async def test_requests_that_cannot_be(kith: Kith, base: Foundation) -> None:
     with pytest.raises(NotFound):
         await kith.label("clu_000000000000", new_person_name="Anna")
     assert await kith.person_count() == 0
-    assert len(await kith.list()) == 1
+    assert len(await kith.list_clusters()) == 1
 
 
 async def test_a_replay_doubles_nothing(kith: Kith, base: Foundation) -> None:
@@ -151,7 +148,7 @@ async def test_a_retry_after_a_crash_finishes_the_same_work(
     async def crash(*_: object) -> None:
         raise RuntimeError("crash")
 
-    fields = {"new_person_name": "Anna", "request_id": str(uuid4()), "etag": (await kith.list())[0].etag}
+    fields = {"new_person_name": "Anna", "request_id": str(uuid4()), "etag": (await kith.list_clusters())[0].etag}
     with monkeypatch.context() as patched:
         patched.setattr(RemotePeople, "assign_faces", assign)
         if step == "before the end":
@@ -170,7 +167,7 @@ async def test_a_retry_after_a_crash_finishes_the_same_work(
     assert await kith.face_count(answer.person_id) == expected
     assert await kith.person_count() == 2
     assert await count(base, assignments) == 600
-    assert await kith.list() == []
+    assert await kith.list_clusters() == []
     assert await kith.label(cluster_id, **fields) == answer
 
 

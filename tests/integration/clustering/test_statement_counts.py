@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
 
 from kith.clustering.v1 import clusters_pb2
 from kith.jobs.v1 import jobs_pb2
@@ -27,6 +26,7 @@ from shared.jobs.execution import SliceExecutor
 from shared.vectors.faces import FaceIndex
 from tests.integration.clustering.kit import Kith, crowd, relayed, start_kith
 from tests.integration.conftest import Running
+from tests.integration.counting import recording_statements
 from tests.integration.library import seed_faces
 
 # Heartbeats, progress and notifications come by time, not by face.
@@ -35,19 +35,11 @@ BY_TIME = ("jobs", "job_slices", "pg_notify")
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """What is sent to PostgreSQL through ``database`` inside the block."""
-    sent: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if not any(word in statement for word in BY_TIME):
-            sent.append(statement)
-
-    engine = database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
+    """What is sent to PostgreSQL for the faces' sake inside the block; complete when it ends."""
+    texts: list[str] = []
+    with recording_statements(database) as sent:
+        yield texts
+    texts += [statement.text for statement in sent if not any(word in statement.text for word in BY_TIME)]
 
 
 @dataclass
@@ -88,7 +80,7 @@ async def test_a_run(servers: Kith, base: Foundation) -> None:
     many = await run_job(servers, base)
     assert len(few) == len(many)
     assert len(few) <= 20
-    assert len(await servers.list()) == 12
+    assert len(await servers.list_clusters()) == 12
 
 
 async def name_people(kith: Kith, base: Foundation, people: int, faces: int, seed: int) -> list[UUID]:

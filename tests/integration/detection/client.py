@@ -85,12 +85,12 @@ class DetectionClient:
             if not token:
                 return found
 
-    async def list_faces(self, **filters: object) -> list[faces_pb2.Face]:
-        """Every face that passes the filters."""
+    async def list_faces(self, asset_id: str = "") -> list[faces_pb2.Face]:
+        """Every face, or every face of one photo."""
         found: list[faces_pb2.Face] = []
         token = ""
         while True:
-            request = faces_pb2.ListFacesRequest(page_size=1000, page_token=token, **filters)
+            request = faces_pb2.ListFacesRequest(page_size=1000, page_token=token, asset_id=asset_id)
             answer = await self.faces.ListFaces(request)
             found += answer.faces
             token = answer.next_page_token

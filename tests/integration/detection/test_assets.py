@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -23,11 +24,17 @@ async def register(client: DetectionClient, request: pb.RegisterAssetsRequest) -
         return await client.assets.RegisterAssets(request)
 
 
-async def list_ids(client: DetectionClient, **fields: object) -> list[str]:
+async def list_ids(
+    client: DetectionClient,
+    *,
+    detections: Sequence[pb.AssetDetection.ValueType] = (),
+    captured: types_pb2.TimeRange | None = None,
+) -> list[str]:
     found: list[str] = []
     token = ""
     while True:
-        answer = await client.assets.ListAssets(pb.ListAssetsRequest(page_size=2, page_token=token, **fields))
+        request = pb.ListAssetsRequest(page_size=2, page_token=token, detections=detections, captured=captured)
+        answer = await client.assets.ListAssets(request)
         found += [asset.id for asset in answer.assets]
         token = answer.next_page_token
         if not token:

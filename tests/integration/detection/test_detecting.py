@@ -17,9 +17,16 @@ from tests.integration.detection.client import DetectionClient
 from tests.integration.detection.conftest import Album
 
 
-async def detect(client: DetectionClient, image: types_pb2.Image, **fields: object) -> pb.ImageFaces:
+async def detect(
+    client: DetectionClient,
+    image: types_pb2.Image,
+    *,
+    options: pb.DetectionOptions | None = None,
+    include_embeddings: bool = False,
+) -> pb.ImageFaces:
+    request = pb.DetectFacesRequest(image=image, options=options, include_embeddings=include_embeddings)
     async with translate_errors("detection"):
-        return (await client.detection.DetectFaces(pb.DetectFacesRequest(image=image, **fields))).result
+        return (await client.detection.DetectFaces(request)).result
 
 
 async def test_content_and_uri_give_the_same_faces(detection: DetectionClient, album: Album) -> None:
@@ -125,8 +132,11 @@ async def test_cancelled_stream_leaves_the_server_free(detection: DetectionClien
         await asyncio.Event().wait()
 
     call = detection.detection.DetectStream(requests())
-    assert (await call.read()).max_in_flight
-    assert (await call.read()).sequence
+    greeting, reply = await call.read(), await call.read()
+    assert isinstance(greeting, pb.DetectStreamResponse)
+    assert isinstance(reply, pb.DetectStreamResponse)
+    assert greeting.max_in_flight
+    assert reply.sequence
     call.cancel()
     assert (await stream(detection, {1: album.uri(1)}))[1].HasField("result")
 

@@ -74,7 +74,8 @@ async def test_pause_keeps_what_is_done_and_resume_does_the_rest(
 
     async def given_back() -> bool:
         async with base.database.transaction() as tx:
-            return await tx.scalar(select(func.count()).where(job_slices.c.lease_token.is_not(None))) == 0
+            leased: int = await tx.scalar(select(func.count()).where(job_slices.c.lease_token.is_not(None)))
+            return leased == 0
 
     await eventually(given_back)
     paused = await detection.get_session(session.id)

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from services.detection.inference.faces import ModelInfo
 from services.detection.model_slot import ModelSlot
@@ -20,6 +20,7 @@ from shared.config import Settings
 from shared.errors import PreconditionFailed, Unavailable
 from shared.foundation import Foundation
 from tests.integration.detection.test_interruptions import environment
+from tests.integration.probing import check_health
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -29,13 +30,12 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 async def test_serving_begins_with_the_collections(settings: Settings, stack: AsyncExitStack) -> None:
     server = await start(settings, stack)
     channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.health_port}"))
-    health = health_pb2_grpc.HealthStub(channel)
     assert not await server.readiness.check_now()
-    assert (await health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+    assert (await check_health(channel)).status == NOT_SERVING
     assert len(await prepare_collections(settings)) == 2
     await server.readiness.wait_serving()
     service = "kith.detection.v1.FaceService"
-    assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
+    assert (await check_health(channel, service)).status == SERVING
     assert await prepare_collections(settings) == []
 
 

@@ -90,6 +90,7 @@ async def test_what_a_photo_learns_reaches_asset_and_faces(
     faces = await detection.list_faces(asset_id="photo")
     assert faces
     image = cv2.imread(str(album.path(1)))
+    assert image is not None
     for face in faces:
         assert face.captured_at.time.seconds > 0
         assert face.origin == faces_pb2.FACE_ORIGIN_DETECTED
@@ -99,11 +100,14 @@ async def test_what_a_photo_learns_reaches_asset_and_faces(
             faces_pb2.GetFaceCropRequest(face_id=face.id, size=64, square=True, format=faces_pb2.CROP_FORMAT_WEBP)
         )
         decoded = cv2.imdecode(np.frombuffer(crop.content, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None
         assert decoded.shape[:2] == (crop.height, crop.width)
         assert crop.width == crop.height <= 64
         assert crop.media_type == "image/webp"
         plain = await detection.faces.GetFaceCrop(faces_pb2.GetFaceCropRequest(face_id=face.id))
-        assert cv2.imdecode(np.frombuffer(plain.content, np.uint8), cv2.IMREAD_COLOR).shape[1] == plain.width
+        decoded = cv2.imdecode(np.frombuffer(plain.content, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None
+        assert decoded.shape[1] == plain.width
         assert plain.media_type == "image/jpeg"
         assert max(plain.width, plain.height) <= min(256, max(image.shape))
     batch = await detection.faces.BatchGetFaces(

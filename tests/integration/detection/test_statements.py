@@ -8,13 +8,12 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from uuid import UUID
 
-from sqlalchemy import event
-
 from kith.jobs.v1 import jobs_pb2
 from shared.config import JobSettings
 from shared.foundation import Foundation
 from shared.vectors.relay import Relay
 from tests.integration.conftest import Running
+from tests.integration.counting import recording_statements
 from tests.integration.detection.client import DetectionClient
 from tests.integration.detection.conftest import Album
 from tests.integration.detection.handlers import build_executor, open_looker
@@ -24,18 +23,10 @@ from tests.integration.detection.handlers import build_executor, open_looker
 def counting_statements(base: Foundation) -> Iterator[Counter[str]]:
     """Counts statements sent to PostgreSQL inside the block, and executions of those sent for many rows."""
     counts: Counter[str] = Counter()
-
-    def count(
-        _connection: object, _cursor: object, _text: str, parameters: object, _context: object, many: bool
-    ) -> None:
-        counts["statements"] += 1
-        counts["executions"] += len(parameters) if many and isinstance(parameters, list | tuple) else 1
-
-    event.listen(base.database.engine.sync_engine, "before_cursor_execute", count)
-    try:
+    with recording_statements(base.database) as sent:
         yield counts
-    finally:
-        event.remove(base.database.engine.sync_engine, "before_cursor_execute", count)
+    counts["statements"] = len(sent)
+    counts["executions"] = sum(statement.executions for statement in sent)
 
 
 @contextmanager

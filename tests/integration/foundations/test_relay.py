@@ -9,7 +9,7 @@ from uuid import UUID
 import grpc
 import numpy as np
 import pytest
-from sqlalchemy import delete, event, insert, text, update
+from sqlalchemy import delete, insert, text, update
 
 from shared.db.outbox import PointKind, claim_points, queue_faces, queue_points, release_claims, settle_claims
 from shared.db.tables_detection import face_embeddings, faces
@@ -20,6 +20,7 @@ from shared.vectors.client import open_qdrant
 from shared.vectors.relay import delete_points, write_points
 from shared.vectors.truth import Point
 from tests.integration.conftest import eventually
+from tests.integration.counting import recording_statements
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.vectors import (
     HookedQdrant,
@@ -369,13 +370,7 @@ async def test_points_given_back_until_a_time_wait_for_it(
 
 
 async def test_a_batch_takes_as_many_statements_whatever_its_size(base: Foundation, clock: StillClock) -> None:
-    statements: list[str] = []
-
-    def note(_conn: object, _cursor: object, statement: str, *_rest: object) -> None:
-        statements.append(statement)
-
     await seed_faces(base, random_vectors(60))
-    engine = base.database.engine.sync_engine
     counts: list[int] = []
     writes = 0
 
@@ -385,12 +380,8 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(base: Foundati
 
     client = HookedQdrant(base.qdrant, count_write)
     for size in (2, 50):
-        statements.clear()
-        event.listen(engine, "before_cursor_execute", note)
-        try:
+        with recording_statements(base.database) as sent:
             assert await make_relay(base, clock, client, batch=size).relay_batch() == size
-        finally:
-            event.remove(engine, "before_cursor_execute", note)
-        counts.append(len(statements))
-    assert counts[0] == counts[1] <= 8, statements
+        counts.append(len(sent))
+    assert counts[0] == counts[1] <= 8, sent
     assert writes == 2

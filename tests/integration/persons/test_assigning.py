@@ -17,13 +17,18 @@ from kith.persons.v1 import (
     prototypes_pb2,
     prototypes_pb2_grpc,
 )
+from services.persons.domain.assigning import AssignFaces, assign_faces
+from services.persons.domain.model import PersonsDeps
+from services.persons.domain.people import CreatePerson, create_person
 from services.persons.server import start
+from shared.caller import Caller
 from shared.db.tables_persons import assignments, changes
 from shared.db.tables_shared import vector_outbox
 from shared.errors import EtagMismatch, KithError, PreconditionFailed, Reason
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
 from tests.integration.conftest import Running
+from tests.integration.counting import recording_statements
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
 
 
@@ -44,10 +49,26 @@ class Persons:
     async def get(self, person_id: str) -> persons_pb2.Person:
         return (await self.people.GetPerson(persons_pb2.GetPersonRequest(person_id=person_id))).person
 
-    async def assign(self, face_id: object, person_id: str, **fields: object) -> assignments_pb2.AssignFaceResponse:
+    async def assign(
+        self,
+        face_id: object,
+        person_id: str,
+        *,
+        source: assignments_pb2.AssignmentSource.ValueType = assignments_pb2.ASSIGNMENT_SOURCE_UNSPECIFIED,
+        confidence: float = 0.0,
+        etag: str = "",
+        request_id: str = "",
+    ) -> assignments_pb2.AssignFaceResponse:
         async with translate_errors("persons"):
             return await self.assignments.AssignFace(
-                assignments_pb2.AssignFaceRequest(face_id=str(face_id), person_id=person_id, **fields)
+                assignments_pb2.AssignFaceRequest(
+                    face_id=str(face_id),
+                    person_id=person_id,
+                    source=source,
+                    confidence=confidence,
+                    etag=etag,
+                    request_id=request_id,
+                )
             )
 
 
@@ -177,3 +198,20 @@ async def test_a_person_of_another_library_is_not_found(persons: Persons, seeded
     with pytest.raises(KithError) as refused:
         await persons.assign(seeded.face_ids[0], answer.person.id)
     assert refused.value.reason is Reason.RESOURCE_NOT_FOUND
+
+
+async def test_a_batch_costs_the_same_statements_whatever_its_size(base: Foundation) -> None:
+    seeded = await seed_faces(base, random_vectors(100))
+    deps = PersonsDeps(base.clock, base.ids, base.settings.persons)
+    caller = Caller("test", "test")
+    counts = []
+    for start_at, size in ((0, 20), (20, 80)):
+        async with base.database.transaction() as tx:
+            person = (await create_person(tx, deps, CreatePerson("default", f"Person {size}"), caller)).person
+        command = AssignFaces("default", seeded.face_ids[start_at : start_at + size], person.person_id)
+        with recording_statements(base.database) as sent:
+            async with base.database.transaction() as tx:
+                made = await assign_faces(tx, deps, command, caller)
+        assert len(made.assignments) == size
+        counts.append(len(sent))
+    assert counts[0] == counts[1] <= 16

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from services.suggestions.domain.discovering import BATCH_PERSONS, FIND_MORE, FindMore, start_find_more
 from services.suggestions.domain.model import SuggestionMethod
@@ -23,6 +23,7 @@ from shared.jobs.execution import SliceExecutor
 from shared.jobs.model import Job
 from shared.jobs.repository import get_job
 from shared.vectors.relay import Relay
+from tests.integration.counting import recording_statements
 from tests.integration.suggestions.album import People, Person, draw_people, seed_library
 
 # So long that no heartbeat falls into a count.
@@ -42,18 +43,14 @@ def counting(base: Foundation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost
     cost = Cost()
     search = base.qdrant.query_batch_points
 
-    def count_statement(*_: Any) -> None:
-        cost.statements += 1
-
     async def count_search(*args: Any, **kwargs: Any) -> Any:
         cost.searches += 1
         return await search(*args, **kwargs)
 
-    event.listen(base.database.engine.sync_engine, "before_cursor_execute", count_statement)
-    with monkeypatch.context() as patched:
+    with recording_statements(base.database) as sent, monkeypatch.context() as patched:
         patched.setattr(base.qdrant, "query_batch_points", count_search)
         yield cost
-    event.remove(base.database.engine.sync_engine, "before_cursor_execute", count_statement)
+    cost.statements = len(sent)
 
 
 async def index(base: Foundation) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_health.v1 import health_pb2
 from PIL import Image
 from rich.console import Console
 
@@ -26,6 +25,7 @@ from demo.summary import summarise
 from kith.detection.v1 import assets_pb2, doctor_pb2, sessions_pb2
 from kith.jobs.v1 import jobs_pb2
 from tests.integration.conftest import eventually
+from tests.integration.probing import check_health, list_services
 from tests.integration.whole.conftest import Whole
 
 SERVICES = {
@@ -158,14 +158,9 @@ async def test_photos_that_cannot_be_read_are_named_and_the_rest_go_on(whole: Wh
 @pytest.mark.parametrize("server", SERVICES)
 async def test_reflection_and_health_answer_on_every_server(whole: Whole, server: str) -> None:
     async with grpc.aio.insecure_channel(whole.stack.addresses[server]) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        ask = reflection_pb2.ServerReflectionRequest(list_services="")
-        answers = [answer async for answer in stub.ServerReflectionInfo(iter([ask]))]
-        listed = {service.name for service in answers[0].list_services_response.service}
-        assert listed >= SERVICES[server] | {"kith.jobs.v1.JobService", "grpc.health.v1.Health"}
+        assert await list_services(channel) >= SERVICES[server] | {"kith.jobs.v1.JobService", "grpc.health.v1.Health"}
         for name in ("", *SERVICES[server]):
-            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            assert (await check_health(channel, name)).status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_the_status_page_is_what_the_servers_say(whole: Whole) -> None:

@@ -26,14 +26,14 @@ def make_deps(**settings: float) -> ClusteringDeps:
     )
 
 
-def make_command(**selection: object) -> ClusterFaces:
-    return ClusterFaces("default", Algorithm.DBSCAN, FaceSelection(**selection), 4)
+def make_command(selection: FaceSelection) -> ClusterFaces:
+    return ClusterFaces("default", Algorithm.DBSCAN, selection, 4)
 
 
 def resolve(carried: dict[str, float], **settings: float) -> Thresholds:
     vectors = np.eye(8, dtype=np.float32)
     faces = FaceTable([], vectors, np.arange(8), np.ones(8, dtype=np.float32))
-    request = build_request(make_deps(**settings), make_command(), ActiveModel("m", 8, carried), faces)
+    request = build_request(make_deps(**settings), make_command(FaceSelection()), ActiveModel("m", 8, carried), faces)
     assert (request.seed_floor, request.sizes.min_cluster_size, request.algorithm) == (0.15, 4, Algorithm.DBSCAN)
     return resolve_thresholds(vectors, request.pack_thresholds, request.overrides)
 
@@ -41,13 +41,13 @@ def resolve(carried: dict[str, float], **settings: float) -> Thresholds:
 @pytest.mark.parametrize(
     "selection",
     [
-        {},
-        {"captured_from": datetime(2020, 1, 2, 3, tzinfo=UTC), "min_quality": 0.25},
-        {"captured_before": datetime(2021, 1, 1, tzinfo=UTC)},
+        FaceSelection(),
+        FaceSelection(captured_from=datetime(2020, 1, 2, 3, tzinfo=UTC), min_quality=0.25),
+        FaceSelection(captured_before=datetime(2021, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_a_spec_survives_the_job(selection: dict[str, object]) -> None:
-    command = make_command(**selection)
+def test_a_spec_survives_the_job(selection: FaceSelection) -> None:
+    command = make_command(selection)
     assert ClusterFaces.parse("default", command.describe()) == command
 
 
