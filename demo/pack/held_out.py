@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import date, datetime
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from demo.drawing import AlbumPhoto, AlbumTruth
 from demo.pack.alignment import crop_face
 from shared.config import QualitySettings
-from shared.faces.eras import Era, PartialDate, find_era
 from shared.faces.quality import measure_quality
 
 MATCH_OVERLAP = 0.5
@@ -27,15 +25,14 @@ class SeenFaces:
     """Faces a detector found in an album: aligned crops (n, 112, 112, 3) BGR, and what is known of each.
 
     `people` (n,) counts the album's people from 0; strangers go on from there, one number each; -1 is no face at
-    all. `photos` (n,) is the photo's number, `quality` (n,) what Kith would measure, `eras` how old the person of
-    the album is. `missed` are drawn faces that nothing was found for.
+    all. `photos` (n,) is the photo's number, `quality` (n,) what Kith would measure.
+    `missed` are drawn faces that nothing was found for.
     """
 
     crops: NDArray[np.uint8]
     people: NDArray[np.int64]
     photos: NDArray[np.int64]
     quality: NDArray[np.float64]
-    eras: tuple[Era | None, ...]
     known: int
     drawn: int
     missed: int
@@ -108,11 +105,9 @@ def see_faces(detector_file: Path, album: Path, truth: AlbumTruth) -> SeenFaces:
     detector = get_model(str(detector_file), providers=["CPUExecutionProvider"])
     detector.prepare(ctx_id=-1, input_size=DETECTION_SIZE, det_thresh=DETECTION_FLOOR)
     numbers = {person.name: number for number, person in enumerate(truth.people)}
-    births = [PartialDate(date.fromisoformat(person.birth_date)) for person in truth.people]
     crops: list[NDArray[np.uint8]] = []
     quality: list[float] = []
     rows: list[tuple[int, int]] = []
-    eras: list[Era | None] = []
     drawn = missed = 0
     strangers = len(numbers)
     for number, photo in enumerate(truth.photos):
@@ -125,7 +120,6 @@ def see_faces(detector_file: Path, album: Path, truth: AlbumTruth) -> SeenFaces:
             strangers += face.person is None
         drawn += len(photo.faces)
         missed += len(photo.faces) - int((owner >= 0).sum())
-        captured = PartialDate(datetime.fromisoformat(photo.captured_at).date())
         for marks, box, drawn_face in zip(landmarks, found, owner, strict=True):
             crop = crop_face(image, marks)
             crops.append(crop)
@@ -133,9 +127,8 @@ def see_faces(detector_file: Path, album: Path, truth: AlbumTruth) -> SeenFaces:
             quality.append(measured.overall)
             person = labels[drawn_face] if drawn_face >= 0 else -1
             rows.append((person, number))
-            eras.append(find_era(births[person], captured) if 0 <= person < len(births) else None)
     people, photos = np.array(rows, np.int64).T
-    return SeenFaces(np.stack(crops), people, photos, np.array(quality), tuple(eras), len(numbers), drawn, missed)
+    return SeenFaces(np.stack(crops), people, photos, np.array(quality), len(numbers), drawn, missed)
 
 
 def embed_faces(recogniser_file: Path, seen: SeenFaces) -> FoundFaces:

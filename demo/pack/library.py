@@ -119,8 +119,7 @@ def find_questions(
         own = np.flatnonzero(assigned == person)
         vectors = faces.embeddings[own]
         candidates = [
-            PrototypeCandidate(f"{row:06d}", str(faces.photos[row]), float(faces.quality[row]))
-            for row in own
+            PrototypeCandidate(f"{row:06d}", str(faces.photos[row]), float(faces.quality[row])) for row in own
         ]
         chosen = [each.index for each in choose_prototypes(candidates, vectors, _PROTOTYPES)]
         found = find_modes(vectors) if modes else None

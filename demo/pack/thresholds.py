@@ -22,7 +22,7 @@ from shared.config import SuggestionSettings
 from shared.faces.calibration import Calibration
 
 ATTACH_MARGIN = 0.05
-ASK_PRECISION = 0.95
+ASK_PRECISION = 0.98
 ASSIGN_PRECISION = 0.995
 _KNN_BELOW_LINK = 0.15
 _F1_GIVEN_UP = 0.005

@@ -24,7 +24,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 DEFAULT_WAIT_S = 30.0
 MAX_WAIT_S = 55.0
-# What is left for the answer when a wait ends with the call's own deadline.
+# What is left for the answer when a wait ends with the call's own deadline: a share of it, and no less than this.
+ANSWER_SHARE = 0.1
 ANSWER_S = 0.2
 
 
@@ -65,7 +66,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         library_id, job_id = parse_library_id(request.library_id), parse_uuid(request.job_id, "job_id")
         asked = request.timeout.ToMilliseconds() / 1000 if request.HasField("timeout") else DEFAULT_WAIT_S
         left = time_left()
-        limit = min(asked, MAX_WAIT_S, MAX_WAIT_S if left is None else max(0.0, left - ANSWER_S))
+        own = MAX_WAIT_S if left is None else max(0.0, left - max(ANSWER_S, ANSWER_SHARE * left))
+        limit = min(asked, MAX_WAIT_S, own)
         job = await self._watch.wait(library_id, job_id, limit)
         return jobs_pb2.WaitJobResponse(job=self._message(job), ended=job.state.final)
 

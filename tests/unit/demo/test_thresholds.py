@@ -38,7 +38,6 @@ def make_album(seed: int, noise: float = 0.1) -> FoundFaces:
         people=people,
         photos=np.arange(len(people)),
         quality=np.full(len(people), 0.8),
-        eras=(None,) * len(people),
         known=PEOPLE,
         drawn=len(people),
         missed=0,
