@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DRAWN := demo/out/photos/truth.json
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
@@ -34,8 +35,11 @@ test-quick: $(READY) ## Unit and contract tests only
 	$(BIN)/python -m pytest -q tests/unit tests/contract
 
 .PHONY: up
-up: $(READY) ## Start the stack for grpcurl
-	$(BIN)/kith up
+up: $(READY) $(if $(PHOTOS),,$(DRAWN)) ## Start the stack for grpcurl (PHOTOS=folder it may read; default: drawn ones)
+	$(BIN)/kith up --photos "$(or $(PHOTOS),$(dir $(DRAWN)))" $(if $(MODEL_PACK),--pack "$(MODEL_PACK)")
+
+$(DRAWN): | $(READY)
+	$(BIN)/python -m demo.drawing $(dir $(DRAWN))
 
 .PHONY: down
 down: $(READY) ## Stop it
