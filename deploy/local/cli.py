@@ -62,9 +62,10 @@ def up(directory: Path, port_base: int, pack: str | None, photos: tuple[Path, ..
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         stack = start_stack(options, tied=not detach, report=report_changes())
-        click.echo(describe_stack(stack))
-        if not detach:
-            _wait_in_foreground(stack)
+        if detach:
+            click.echo(describe_stack(stack))
+        else:
+            _stay_in_foreground(stack)
     except StackError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -146,8 +147,10 @@ def describe_stack(stack: RunningStack) -> str:
     return "\n".join([*lines, f"  kith status --dir '{stack.dir}'", f"  kith down --dir '{stack.dir}'"])
 
 
-def _wait_in_foreground(stack: RunningStack) -> None:
+def _stay_in_foreground(stack: RunningStack) -> None:
     try:
+        # Whoever reads this may interrupt at once, so it is said where an interrupt is a way to stop.
+        click.echo(describe_stack(stack))
         status = stack.wait()
     except KeyboardInterrupt:
         click.echo("stopping", err=True)
