@@ -11,7 +11,8 @@ from demo.drawing.album import draw_album
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m demo.drawing", description="Draw photos of people who do not exist, with the truth in truth.json."
+        prog="python -m demo.drawing",
+        description="Draw photos of people who do not exist, with the truth in truth.json.",
     )
     parser.add_argument("folder", type=Path, help="where the photos go; made if it is not there")
     parser.add_argument("--seed", type=int, default=2026)
