@@ -143,11 +143,11 @@ async def start_worker(
     await health.start()
     stack.push_async_callback(health.close)
     settings = base.settings
-    executor = SliceExecutor(handlers, base.database, base.clock, base.ids, settings.jobs)
+    executor = SliceExecutor(handlers, base.database, base.clock, base.ids, settings.jobs, base.metrics)
     dispatcher = Dispatcher(service, tuple(handlers), base.database, base.listener, base.clock, settings.jobs)
     slices = SliceWorker(executor, dispatcher, settings.redis)
     taking = slices.start()
-    relay = Relay(base.database, base.qdrant, base.collections, base.listener, base.clock, settings.relay)
+    relay = Relay(base.database, base.qdrant, base.collections, base.listener, base.clock, settings.relay, base.metrics)
     chores: dict[str, Coroutine[Any, Any, None]] = {
         "relay": relay.run(),
         "outbox-measure": measure_outbox(base.database, base.clock, base.metrics),

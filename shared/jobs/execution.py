@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
@@ -37,6 +38,7 @@ from shared.jobs.repository import (
     update_job,
 )
 from shared.rpc.failures import to_kith_error
+from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +56,13 @@ class SliceStopped(Exception):
 class SliceRun:
     """What a handler sees of the slice it runs."""
 
-    def __init__(self, held: Slice, database: Database, clock: Clock, settings: JobSettings) -> None:
+    def __init__(self, held: Slice, database: Database, clock: Clock, settings: JobSettings, metrics: Metrics) -> None:
         self.slice = held
         self._database = database
         self._clock = clock
         self._lease = timedelta(seconds=settings.lease_s)
+        self._items = metrics.job_items
+        self._made = Progress()
         self._stopped = False
         self.attempts = held.attempts
         """How often the slice was taken since it last got on, as stored; each step sets it back to 0."""
@@ -72,6 +76,9 @@ class SliceRun:
         async with self._database.transaction() as tx:
             yield tx
         self.attempts = 0
+        for outcome in ("done", "failed", "skipped"):
+            self._items.labels(self.slice.kind, outcome).inc(getattr(self._made, outcome))
+        self._made = Progress()
         if self._stopped:
             raise SliceStopped
 
@@ -87,6 +94,7 @@ class SliceRun:
         if not await hold_slice(tx, self.slice, self._lease, self._clock, attempts=0, **values):
             raise SliceStopped
         await add_progress(tx, self.slice.job_id, progress)
+        self._made = progress
         self._stopped = state is JobState.PAUSED
 
     async def report(self, progress: Progress) -> None:
@@ -116,6 +124,7 @@ class SliceExecutor:
     clock: Clock
     ids: IdFactory
     settings: JobSettings
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def run_slice(self, job_id: UUID, ordinal: int) -> None:
         """Run a slice to its end, if it is free. Never raises for what the job itself did wrong."""
@@ -133,23 +142,31 @@ class SliceExecutor:
             await self._run_held(held)
 
     async def _run_held(self, held: Slice) -> None:
-        run = SliceRun(held, self.database, self.clock, self.settings)
+        run = SliceRun(held, self.database, self.clock, self.settings, self.metrics)
+        outcome = "ended"
+        begun = time.perf_counter()
         try:
             result = await self._with_heartbeat(held, self.handlers[held.kind].run(run))
             await self._end_slice(held, result)
         except SliceStopped:
+            outcome = "stopped"
             await self._release(held, attempts=_uncounted(run))
         except asyncio.CancelledError:
+            outcome = "drained"
             # The worker is going down: the next one may go on at once. The attempt was not the slice's fault.
             await asyncio.shield(self._release(held, attempts=_uncounted(run)))
             raise
         except Exception as error:
+            outcome = "failed"
             known = to_kith_error(error)
             if known is not None:
                 await self._handle_failure(run, known)
                 return
             log.exception("slice_crashed")
             await self._retry_later(held, "an error of ours; the log has it", attempts=run.attempts)
+        finally:
+            self.metrics.job_slices.labels(held.kind, outcome).inc()
+            self.metrics.job_slice_seconds.labels(held.kind).observe(time.perf_counter() - begun)
 
     async def _with_heartbeat(self, held: Slice, work: Awaitable[Json]) -> Json:
         task = asyncio.ensure_future(work)
@@ -200,6 +217,7 @@ class SliceExecutor:
             await update_job(
                 tx, held.job_id, state=JobState.SUCCEEDED.value, result=made, ended_at=self.clock.now(), phase=""
             )
+        self.metrics.jobs_ended.labels(held.kind, JobState.SUCCEEDED.value).inc()
         log.info("job_succeeded")
 
     async def _handle_failure(self, run: SliceRun, error: KithError) -> None:
@@ -240,6 +258,7 @@ class SliceExecutor:
                 ended_at=self.clock.now(),
             )
             await release_slice(tx, held)
+        self.metrics.jobs_ended.labels(held.kind, JobState.FAILED.value).inc()
         log.warning("job_failed", reason=reason.value, message=message)
 
 

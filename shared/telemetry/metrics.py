@@ -1,7 +1,7 @@
 """Metrics of one process, in its own registry, in the words of the product.
 
 Built once by the process's wiring and passed to whoever counts. Labels have few values (a method, a status, a job kind),
-never an id. The names are listed in ``docs/operations.md`` and drawn by ``deploy/dashboards``.
+never an id.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 RPC_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 WORK_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-PHOTO_BUCKETS = (1, 2, 4, 8, 16, 32)
 
 
 class Metrics:
@@ -50,16 +49,11 @@ class Metrics:
         self.detector_queue = self._gauge("kith_detector_queue", "Photos waiting for inference.")
         self.detector_seconds = self._histogram(
             "kith_detector_seconds",
-            "One photo, one stage (read, decode, detect, align, embed).",
+            "One photo, one stage (read, decode, detect).",
             RPC_BUCKETS_S,
             "stage",
         )
-        self.detector_batch = self._histogram("kith_detector_batch_photos", "Photos per inference.", PHOTO_BUCKETS)
-        self.photos = self._counter("kith_photos", "Photos the detector has ended with.", "outcome")
         self.faces = self._counter("kith_faces", "Faces found by the detector.")
-
-        self.assignments = self._counter("kith_assignments", "Faces assigned or unassigned.", "action", "actor")
-        self.suggestions = self._counter("kith_suggestions", "Suggestions by what became of them.", "outcome")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

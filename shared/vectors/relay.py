@@ -22,6 +22,7 @@ from shared.config import RelaySettings
 from shared.db.engine import DATABASE_FAILURES, Database
 from shared.db.notify import Channel, Listener
 from shared.db.outbox import Claim, PointKind, claim_points, release_claims, settle_claims
+from shared.telemetry.metrics import Metrics
 from shared.vectors.collections import Collections
 from shared.vectors.truth import Point, read_points
 
@@ -39,6 +40,7 @@ class Relay:
         listener: Listener,
         clock: Clock,
         settings: RelaySettings,
+        metrics: Metrics,
     ) -> None:
         self._database = database
         self._client = client
@@ -46,6 +48,7 @@ class Relay:
         self._listener = listener
         self._clock = clock
         self._settings = settings
+        self._relayed = metrics.outbox_relayed
         # Short, so that a relay's death delays little. One that overruns its lease does no harm: versions put its writes
         # in order, and the settling finds out.
         self._lease = timedelta(seconds=settings.lease_s)
@@ -94,6 +97,7 @@ class Relay:
             again = self._clock.now() + timedelta(seconds=self._settings.retry_s)
             async with self._database.transaction() as tx:
                 await release_claims(tx, claims, until=again)
+            self._relayed.labels("refused").inc(len(claims))
             return error
         except BaseException:
             # Cancelled: another relay may take these at once; the lease brings back those of the other collections.
@@ -102,6 +106,7 @@ class Relay:
             raise
         async with self._database.transaction() as tx:
             await settle_claims(tx, self._clock, claims)
+        self._relayed.labels("written").inc(len(claims))
         return None
 
     async def _write(

@@ -58,7 +58,7 @@ async def test_cost_grows_by_batches(
     settings = base.settings
     # A heartbeat comes with time, not with photos.
     executor = replace(build_executor(base, looker), settings=JobSettings(lease_s=600, heartbeat_s=200))
-    relay = Relay(base.database, base.qdrant, base.collections, base.listener, base.clock, settings.relay)
+    relay = Relay(base.database, base.qdrant, base.collections, base.listener, base.clock, settings.relay, base.metrics)
 
     async def run_session(prefix: str, photos: int, *, redetect: bool = False) -> tuple[Counter[str], Counter[str]]:
         names = [f"{prefix}-{n:03d}" for n in range(photos)]

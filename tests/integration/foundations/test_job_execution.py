@@ -65,6 +65,21 @@ async def test_slices_end_one_by_one_and_the_last_ends_the_job(base: Foundation,
     assert await stored_items(base, job_id) == list(range(9))
 
 
+async def test_a_job_shows_in_the_metrics_of_its_worker(base: Foundation, executor: Make) -> None:
+    job_id = await start_items_job(base, 6)
+    runner = executor(ItemsHandler(failing=range(2)))
+    await runner.run_slice(job_id, 0)
+
+    def value(name: str, **labels: str) -> float | None:
+        return runner.metrics.registry.get_sample_value(name, {"kind": KIND, **labels})
+
+    assert value("kith_job_items_total", outcome="done") == 6
+    assert value("kith_job_items_total", outcome="failed") == 2
+    assert value("kith_job_slices_total", outcome="ended") == 1
+    assert value("kith_job_slice_seconds_count") == 1
+    assert value("kith_jobs_ended_total", state="SUCCEEDED") == 1
+
+
 async def test_all_failures_are_counted_and_the_first_hundred_named(base: Foundation, executor: Make) -> None:
     job_id = await start_items_job(base, 120)
     await executor(ItemsHandler(failing=range(5, 115))).run_slice(job_id, 0)

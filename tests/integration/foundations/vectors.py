@@ -42,7 +42,7 @@ def make_relay(base: Foundation, clock: Clock, client: Any = None, batch: int = 
     """A relay of the test's own; it has no loop, the test says when it relays."""
     settings = base.settings.relay.model_copy(update={"batch": batch})
     qdrant = base.qdrant if client is None else client
-    return Relay(base.database, qdrant, base.collections, base.listener, clock, settings)
+    return Relay(base.database, qdrant, base.collections, base.listener, clock, settings, base.metrics)
 
 
 async def count_outbox(base: Foundation) -> int:

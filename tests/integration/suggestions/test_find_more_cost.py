@@ -61,6 +61,7 @@ async def index(base: Foundation) -> None:
         base.listener,
         base.clock,
         base.settings.relay,
+        base.metrics,
     )
     while await relay.relay_batch():
         pass
