@@ -11,7 +11,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
 from typing import Final
 
-from services.clustering.grouping.pipeline import group_faces
 from services.clustering.grouping.request import Cancelled, GroupingRequest, GroupingResult, Progress, Report
 from shared.errors import KithError
 
@@ -60,6 +59,9 @@ def group_in_process(request: GroupingRequest, report: Report, cancelled: Cancel
 
 
 def _serve(pipe: Connection, stop: Event) -> None:
+    # Here, and not above: the parent never groups, and need not pay two seconds and 150 MB for numba and scikit-learn.
+    from services.clustering.grouping.pipeline import group_faces
+
     request = pipe.recv()
     answer: GroupingResult | Exception
     try:
