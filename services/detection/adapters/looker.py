@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import grpc.aio
@@ -39,9 +40,11 @@ class GrpcLooker:
         credits_ = Credits()
         waiting = dict(enumerate(photos, start=1))
         call = self._stub.DetectStream(_requests(library_id, waiting, options, credits_))
+        begun = False
         try:
-            async with translate_errors(_SERVICE):
+            async with _counting_breaks(lambda: begun), translate_errors(_SERVICE):
                 async for reply in call:
+                    begun = True
                     if reply.max_in_flight:
                         credits_.allow(reply.max_in_flight)
                     photo = waiting.pop(reply.sequence, None)
@@ -97,6 +100,20 @@ async def _requests(
         )
         request.image.uri = photo.uri or ""
         yield request
+
+
+@asynccontextmanager
+async def _counting_breaks(begun: Callable[[], bool]) -> AsyncIterator[None]:
+    """Tell a server that cannot be reached, which is waited for, from one that broke off in the middle.
+
+    The latter may be a photo's doing, so it comes as INTERNAL: tried again, but not for ever.
+    """
+    try:
+        yield
+    except Unavailable as error:
+        if begun() and error.reason is Reason.SERVICE_UNAVAILABLE:
+            raise KithError("the detection service broke off in the middle of a photo") from error
+        raise
 
 
 def _refuse_passing(look: PhotoFailed) -> None:
