@@ -49,8 +49,8 @@ def summarise(
 def _agreement(outcome: Outcome) -> Agreement | None:
     """Groups against identities, over the faces whose identity is known; faces in no group stand alone."""
     known = [face.face_id for face in outcome.faces if face.face_id in outcome.identities]
-    if not known:
-        return None
+    if len({outcome.identities[face_id] for face_id in known}) < 2:
+        return None  # One person's faces cannot be told from anybody's.
     cluster_of = {face_id: index for index, group in enumerate(outcome.groups) for face_id in group.face_ids}
     identity_number = {name: index for index, name in enumerate(sorted(set(outcome.identities.values())))}
     return measure_agreement(

@@ -153,7 +153,6 @@ class ImageSettings(Section):
     min_side: int = Field(16, ge=1)
     decode_timeout_s: float = Field(10.0, gt=0)
     file_roots: tuple[Path, ...] = Field((), description="file: uris are read only below these folders.")
-    https_hosts: tuple[str, ...] = Field((), description="https: uris are fetched only from these hosts.")
 
 
 class Provider(StrEnum):
@@ -245,7 +244,6 @@ class SuggestionSettings(Section):
     candidates_per_query: int = Field(100, ge=1, le=1000)
     near_duplicate_bits: int = Field(5, ge=0, le=64)
     near_duplicate_s: float = Field(10.0, ge=0)
-    expire_days: int = Field(90, ge=1)
 
 
 class Settings(BaseSettings):
@@ -256,7 +254,7 @@ class Settings(BaseSettings):
     )
 
     environment: Environment = Environment.DEVELOPMENT
-    data_dir: Annotated[Path, Field(description="Scratch space of this process (crop cache).")] = Path("/var/tmp/kith")
+    data_dir: Annotated[Path, Field(description="Scratch space of this process.")] = Path("/var/tmp/kith")
     database: DatabaseSettings = DatabaseSettings()
     redis: RedisSettings = RedisSettings()
     qdrant: QdrantSettings = QdrantSettings()

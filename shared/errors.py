@@ -190,7 +190,7 @@ class Overloaded(KithError):
 
 
 class DeadlineTooShort(KithError):
-    """The time left cannot be enough, so nothing was begun."""
+    """The time left cannot be, or was not, enough; metadata ``begun`` says whether anything was begun."""
 
     code = Code.DEADLINE_EXCEEDED
     reason = Reason.DEADLINE_TOO_SHORT

@@ -15,12 +15,14 @@ Rules that hold for every RPC of every service:
                answered with the first answer again, for 24 hours; with another request it is INVALID_ARGUMENT,
                REQUEST_ID_REUSED. Empty = no replay protection.
   Errors       google.rpc.Status with google.rpc.ErrorInfo (reason = a name of ErrorReason without its prefix, domain
-               "kith"), google.rpc.BadRequest with field paths, google.rpc.RetryInfo where another try can help.
+               "kith"), google.rpc.BadRequest with field paths, google.rpc.RetryInfo where another try can help,
+               google.rpc.RequestInfo with the id the logs have. The metadata key omitted_violations counts field
+               violations that did not fit.
   Deadlines    10 s if the caller sets none, 60 s at most. A call that cannot end in time is refused at once with
                DEADLINE_EXCEEDED, DEADLINE_TOO_SHORT.
   Auth         `authorization: Bearer <token>`; the token says which libraries and which verbs (read, write, admin).
-  Retries      UNAVAILABLE may be sent again as it is; RESOURCE_EXHAUSTED after RetryInfo's delay; ABORTED after reading
-               the resource again.
+  Retries      UNAVAILABLE may be sent again as it is, and so may ABORTED with LOCK_TIMEOUT; RESOURCE_EXHAUSTED after
+               RetryInfo's delay; other ABORTED after reading the resource again.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -50,13 +52,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 3
     """This request_id was used for another request within 24 hours. [INVALID_ARGUMENT; request_id]"""
     ERROR_REASON_IMAGE_UNREADABLE: _ErrorReason.ValueType  # 4
-    """The bytes are not a readable image. [INVALID_ARGUMENT; detail]"""
+    """The bytes are not a readable image. [INVALID_ARGUMENT; what was seen: of bytes, first_bytes, format, width, height,
+    min_side, decode_timeout_s]
+    """
     ERROR_REASON_IMAGE_TOO_LARGE: _ErrorReason.ValueType  # 5
     """The image has more bytes or pixels than allowed. [INVALID_ARGUMENT; width, height, max_pixels or bytes, max_bytes]"""
     ERROR_REASON_URI_NOT_ALLOWED: _ErrorReason.ValueType  # 6
-    """The uri's scheme or place is not on the allow-list. [INVALID_ARGUMENT; scheme]"""
+    """The uri's scheme or place is not on the allow-list. [INVALID_ARGUMENT; uri, allowed]"""
     ERROR_REASON_URI_UNREADABLE: _ErrorReason.ValueType  # 7
-    """Nothing can be read at the uri. [INVALID_ARGUMENT]"""
+    """Nothing can be read at the uri. [INVALID_ARGUMENT; uri]"""
     ERROR_REASON_RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 8
     """No such resource in this library. [NOT_FOUND; resource, id]"""
     ERROR_REASON_RESOURCE_EXISTS: _ErrorReason.ValueType  # 9
@@ -68,7 +72,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FACE_ALREADY_ASSIGNED: _ErrorReason.ValueType  # 12
     """The face has a person already. [FAILED_PRECONDITION; face_id, person_id, etag]"""
     ERROR_REASON_FACE_NOT_ASSIGNED: _ErrorReason.ValueType  # 13
-    """The face has no person. [FAILED_PRECONDITION; face_id]"""
+    """The face has no person, or the person no face. [FAILED_PRECONDITION; face_id or person_id]"""
     ERROR_REASON_FACE_EXCLUDED: _ErrorReason.ValueType  # 14
     """A human said that this face is not that person. [FAILED_PRECONDITION; face_id, person_id]"""
     ERROR_REASON_FACE_NOT_ACTIVE: _ErrorReason.ValueType  # 15
@@ -94,11 +98,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 25
     """No token, or an unknown one. [UNAUTHENTICATED]"""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 26
-    """The server has as much work as it can do in time; RetryInfo says when to come back. [RESOURCE_EXHAUSTED]"""
+    """The server has as much work as it can do in time; RetryInfo says when to come back.
+    [RESOURCE_EXHAUSTED; limit, waiting, expected_wait_s, service, as known]
+    """
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 27
     """The server is shutting down; another replica will answer. [UNAVAILABLE]"""
     ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 28
-    """The time left could not be enough, so nothing was begun. [DEADLINE_EXCEEDED]"""
+    """The call could not end, or did not end, in the time left. [DEADLINE_EXCEEDED; begun: "false" if nothing was begun, "true" if
+    it may have been, and then only a request_id makes another try safe; service if it was another Kith service]
+    """
     ERROR_REASON_LOCK_TIMEOUT: _ErrorReason.ValueType  # 29
     """Another transaction held the rows too long; the same call may be sent again. [ABORTED]"""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 30
@@ -106,9 +114,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 31
     """Another Kith service does not answer. [UNAVAILABLE; service]"""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 32
-    """The contract has this call, this build does not; see docs/status.md. [UNIMPLEMENTED]"""
+    """The contract has this call, this build does not; see docs/status.md. [UNIMPLEMENTED; method or service, if all of
+    the call is missing]
+    """
     ERROR_REASON_INTERNAL_ERROR: _ErrorReason.ValueType  # 33
-    """A defect on our side; the log has it under the request id. [INTERNAL; request_id]"""
+    """A defect on our side; the log has it under the id in google.rpc.RequestInfo. [INTERNAL; service if it was another one's]"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. ErrorInfo.reason carries the name without `ERROR_REASON_`.
@@ -123,13 +133,15 @@ ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 2
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 3
 """This request_id was used for another request within 24 hours. [INVALID_ARGUMENT; request_id]"""
 ERROR_REASON_IMAGE_UNREADABLE: ErrorReason.ValueType  # 4
-"""The bytes are not a readable image. [INVALID_ARGUMENT; detail]"""
+"""The bytes are not a readable image. [INVALID_ARGUMENT; what was seen: of bytes, first_bytes, format, width, height,
+min_side, decode_timeout_s]
+"""
 ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 5
 """The image has more bytes or pixels than allowed. [INVALID_ARGUMENT; width, height, max_pixels or bytes, max_bytes]"""
 ERROR_REASON_URI_NOT_ALLOWED: ErrorReason.ValueType  # 6
-"""The uri's scheme or place is not on the allow-list. [INVALID_ARGUMENT; scheme]"""
+"""The uri's scheme or place is not on the allow-list. [INVALID_ARGUMENT; uri, allowed]"""
 ERROR_REASON_URI_UNREADABLE: ErrorReason.ValueType  # 7
-"""Nothing can be read at the uri. [INVALID_ARGUMENT]"""
+"""Nothing can be read at the uri. [INVALID_ARGUMENT; uri]"""
 ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 8
 """No such resource in this library. [NOT_FOUND; resource, id]"""
 ERROR_REASON_RESOURCE_EXISTS: ErrorReason.ValueType  # 9
@@ -141,7 +153,7 @@ ERROR_REASON_ETAG_REQUIRED: ErrorReason.ValueType  # 11
 ERROR_REASON_FACE_ALREADY_ASSIGNED: ErrorReason.ValueType  # 12
 """The face has a person already. [FAILED_PRECONDITION; face_id, person_id, etag]"""
 ERROR_REASON_FACE_NOT_ASSIGNED: ErrorReason.ValueType  # 13
-"""The face has no person. [FAILED_PRECONDITION; face_id]"""
+"""The face has no person, or the person no face. [FAILED_PRECONDITION; face_id or person_id]"""
 ERROR_REASON_FACE_EXCLUDED: ErrorReason.ValueType  # 14
 """A human said that this face is not that person. [FAILED_PRECONDITION; face_id, person_id]"""
 ERROR_REASON_FACE_NOT_ACTIVE: ErrorReason.ValueType  # 15
@@ -167,11 +179,15 @@ ERROR_REASON_VERB_FORBIDDEN: ErrorReason.ValueType  # 24
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 25
 """No token, or an unknown one. [UNAUTHENTICATED]"""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 26
-"""The server has as much work as it can do in time; RetryInfo says when to come back. [RESOURCE_EXHAUSTED]"""
+"""The server has as much work as it can do in time; RetryInfo says when to come back.
+[RESOURCE_EXHAUSTED; limit, waiting, expected_wait_s, service, as known]
+"""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 27
 """The server is shutting down; another replica will answer. [UNAVAILABLE]"""
 ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 28
-"""The time left could not be enough, so nothing was begun. [DEADLINE_EXCEEDED]"""
+"""The call could not end, or did not end, in the time left. [DEADLINE_EXCEEDED; begun: "false" if nothing was begun, "true" if
+it may have been, and then only a request_id makes another try safe; service if it was another Kith service]
+"""
 ERROR_REASON_LOCK_TIMEOUT: ErrorReason.ValueType  # 29
 """Another transaction held the rows too long; the same call may be sent again. [ABORTED]"""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 30
@@ -179,7 +195,9 @@ ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 30
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 31
 """Another Kith service does not answer. [UNAVAILABLE; service]"""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 32
-"""The contract has this call, this build does not; see docs/status.md. [UNIMPLEMENTED]"""
+"""The contract has this call, this build does not; see docs/status.md. [UNIMPLEMENTED; method or service, if all of
+the call is missing]
+"""
 ERROR_REASON_INTERNAL_ERROR: ErrorReason.ValueType  # 33
-"""A defect on our side; the log has it under the request id. [INTERNAL; request_id]"""
+"""A defect on our side; the log has it under the id in google.rpc.RequestInfo. [INTERNAL; service if it was another one's]"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

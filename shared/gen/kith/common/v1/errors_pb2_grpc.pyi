@@ -15,12 +15,14 @@ Rules that hold for every RPC of every service:
                answered with the first answer again, for 24 hours; with another request it is INVALID_ARGUMENT,
                REQUEST_ID_REUSED. Empty = no replay protection.
   Errors       google.rpc.Status with google.rpc.ErrorInfo (reason = a name of ErrorReason without its prefix, domain
-               "kith"), google.rpc.BadRequest with field paths, google.rpc.RetryInfo where another try can help.
+               "kith"), google.rpc.BadRequest with field paths, google.rpc.RetryInfo where another try can help,
+               google.rpc.RequestInfo with the id the logs have. The metadata key omitted_violations counts field
+               violations that did not fit.
   Deadlines    10 s if the caller sets none, 60 s at most. A call that cannot end in time is refused at once with
                DEADLINE_EXCEEDED, DEADLINE_TOO_SHORT.
   Auth         `authorization: Bearer <token>`; the token says which libraries and which verbs (read, write, admin).
-  Retries      UNAVAILABLE may be sent again as it is; RESOURCE_EXHAUSTED after RetryInfo's delay; ABORTED after reading
-               the resource again.
+  Retries      UNAVAILABLE may be sent again as it is, and so may ABORTED with LOCK_TIMEOUT; RESOURCE_EXHAUSTED after
+               RetryInfo's delay; other ABORTED after reading the resource again.
 """
 
 from collections import abc as _abc

@@ -95,7 +95,7 @@ class Image(_message.Message):
     content: _builtins.bytes
     """The encoded image, at most 8 MiB. JPEG, PNG, WebP, HEIC, TIFF, BMP or GIF (first frame)."""
     uri: _builtins.str
-    """`file:///...` below a configured root. Other schemes of the allow-list: s3, gs, https."""
+    """`file:///...` below a configured root. Any other scheme: INVALID_ARGUMENT, URI_NOT_ALLOWED."""
     def __init__(
         self,
         *,

@@ -618,9 +618,9 @@ class GetFaceCropRequest(_message.Message):
     face_id: _builtins.str
     """Required."""
     size: _builtins.int
-    """Longer side in pixels; default 256, 16..1024. Never enlarged beyond the photo's own pixels times two."""
+    """Longer side in pixels, at most; default 256, 16..1024. A smaller cut is never enlarged."""
     margin: _builtins.float
-    """Added on each side, as a share of the box; default 0.25, 0..2."""
+    """Added on each side, as a share of the box's longer side; default 0.25, 0..2."""
     square: _builtins.bool
     """Widens the shorter side, within the photo."""
     format: Global___CropFormat.ValueType
