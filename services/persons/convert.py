@@ -13,6 +13,7 @@ from services.persons.domain.model import (
     PeopleEntry,
     PeopleKind,
     Person,
+    PersonOrder,
     PersonStatus,
     Prototype,
     Source,
@@ -22,6 +23,7 @@ from shared.faces.eras import DatePrecision, PartialDate, make_partial_date
 from shared.ids import parse_uuid
 from shared.jobs.convert import to_timestamp
 from shared.jobs.model import ItemFailure
+from shared.rpc.enums import from_enum
 
 EDITABLE = ("name", "status", "birth_date", "cover_face_id", "notes", "external_ids")
 
@@ -52,7 +54,14 @@ def from_status(status: persons_pb2.PersonStatus.ValueType) -> PersonStatus:
     """A status of the contract in the domain's words; unset is ACTIVE."""
     if status == persons_pb2.PERSON_STATUS_UNSPECIFIED:
         return PersonStatus.ACTIVE
-    return PersonStatus(persons_pb2.PersonStatus.Name(status).removeprefix("PERSON_STATUS_"))
+    return from_enum(persons_pb2.PersonStatus.Name, status, PersonStatus, "PERSON_STATUS_", "status")
+
+
+def from_order(order: persons_pb2.PersonOrder.ValueType) -> PersonOrder:
+    """An order of the contract in the domain's words; unset is by name."""
+    if order == persons_pb2.PERSON_ORDER_UNSPECIFIED:
+        return PersonOrder.NAME
+    return from_enum(persons_pb2.PersonOrder.Name, order, PersonOrder, "PERSON_ORDER_", "order")
 
 
 def to_date(value: PartialDate | None) -> types_pb2.Date | None:
@@ -108,7 +117,9 @@ def read_person_values(person: persons_pb2.Person, mask: field_mask_pb2.FieldMas
 
 def from_source(source: assignments_pb2.AssignmentSource.ValueType) -> Source:
     """Who assigns; unset is a human."""
-    return Source.MACHINE if source == assignments_pb2.ASSIGNMENT_SOURCE_MACHINE else Source.HUMAN
+    if source == assignments_pb2.ASSIGNMENT_SOURCE_UNSPECIFIED:
+        return Source.HUMAN
+    return from_enum(assignments_pb2.AssignmentSource.Name, source, Source, "ASSIGNMENT_SOURCE_", "source")
 
 
 def to_assignment(assignment: Assignment) -> assignments_pb2.Assignment:

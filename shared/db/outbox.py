@@ -121,31 +121,21 @@ async def settle_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim]) 
         ours = tuple_(*_KEY).in_(sorted(held))
         await tx.execute(delete(vector_outbox).where(ours, vector_outbox.c.dirty.is_(False)))
         await tx.execute(update(vector_outbox).where(ours).values(claimed_until=None, claim_version=None))
-    taken = [claim for claim in claims if _key(claim) not in held]
-    if taken:
-        rows = [
-            {
-                "kind": claim.kind.value,
-                "point_id": claim.point_id,
-                "model_version": claim.model_version,
-                "library_id": claim.library_id,
-                "queued_at": clock.now(),
-            }
-            for claim in sorted(taken, key=lambda claim: claim.point_id.int)
-        ]
-        await tx.execute(_queue_statement(), rows)
+    await _queue_again(tx, clock, [claim for claim in claims if _key(claim) not in held])
 
 
-async def release_claims(tx: Transaction, claims: Sequence[Claim], until: datetime | None = None) -> None:
-    """Give points back untouched, because Qdrant did not take them; nobody tries them again before ``until``.
+async def release_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim], until: datetime | None = None) -> None:
+    """Give points back, because Qdrant did not say that it took them; nobody tries them again before ``until``.
 
-    The pause lets the points behind them have their turn, so that one collection that is lost does not hold up the rest.
+    The pause lets the points behind them have their turn, so that one collection that is lost does not hold up the rest. A
+    claim that another relay took over is queued once more, as in :func:`settle_claims`: Qdrant may have taken our write late.
     """
     held = await _lock_claims(tx, claims) if claims else set()
     if held:
         await tx.execute(
             update(vector_outbox).where(tuple_(*_KEY).in_(sorted(held))).values(claimed_until=until, claim_version=None)
         )
+    await _queue_again(tx, clock, [claim for claim in claims if _key(claim) not in held])
 
 
 async def count_waiting(tx: Transaction, library_id: str | None = None) -> tuple[int, datetime | None]:
@@ -155,6 +145,21 @@ async def count_waiting(tx: Transaction, library_id: str | None = None) -> tuple
         statement = statement.where(vector_outbox.c.library_id == library_id)
     row = (await tx.rows(statement))[0]
     return row.waiting, row.oldest
+
+
+async def _queue_again(tx: Transaction, clock: Clock, claims: Sequence[Claim]) -> None:
+    rows = [
+        {
+            "kind": claim.kind.value,
+            "point_id": claim.point_id,
+            "model_version": claim.model_version,
+            "library_id": claim.library_id,
+            "queued_at": clock.now(),
+        }
+        for claim in sorted(claims, key=lambda claim: claim.point_id.int)
+    ]
+    if rows:
+        await tx.execute(_queue_statement(), rows)
 
 
 async def _lock_claims(tx: Transaction, claims: Sequence[Claim]) -> set[tuple[str, UUID, str]]:

@@ -64,8 +64,9 @@ class SliceRun:
         self._items = metrics.job_items
         self._made = Progress()
         self._stopped = False
+        self._got_on = False
         self.attempts = held.attempts
-        """How often the slice was taken since it last got on, as stored; each step sets it back to 0."""
+        """How often the slice was taken since it last got on, as stored; each step that got on sets it back to 0."""
 
     @asynccontextmanager
     async def step(self) -> AsyncIterator[Transaction]:
@@ -75,7 +76,8 @@ class SliceRun:
         """
         async with self._database.transaction() as tx:
             yield tx
-        self.attempts = 0
+        if self._got_on:
+            self.attempts = 0
         for outcome in ("done", "failed", "skipped"):
             self._items.labels(self.slice.kind, outcome).inc(getattr(self._made, outcome))
         self._made = Progress()
@@ -90,8 +92,12 @@ class SliceRun:
         state = await lock_state(tx, self.slice.job_id)
         if state in FINAL_STATES:
             raise SliceStopped
-        values = {} if position is None else {"checkpoint": position}
-        if not await hold_slice(tx, self.slice, self._lease, self._clock, attempts=0, **values):
+        values: Json = {} if position is None else {"checkpoint": position}
+        # A new phase alone is no progress: a slice that dies in it each time must not go on for ever.
+        self._got_on = position is not None or progress.done > 0
+        if self._got_on:
+            values["attempts"] = 0
+        if not await hold_slice(tx, self.slice, self._lease, self._clock, **values):
             raise SliceStopped
         await add_progress(tx, self.slice.job_id, progress)
         self._made = progress

@@ -11,6 +11,7 @@ from kith.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from shared.clock import Clock
 from shared.db.engine import Database
 from shared.db.pagination import read_page_request
+from shared.errors import InvalidRequest
 from shared.ids import parse_library_id, parse_uuid
 from shared.jobs.control import cancel_job, pause_job, resume_job
 from shared.jobs.convert import from_job_state, to_job
@@ -24,6 +25,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 DEFAULT_WAIT_S = 30.0
 MAX_WAIT_S = 55.0
+MAX_KINDS = 100
 # What is left for the answer when a wait ends with the call's own deadline: a share of it, and no less than this.
 ANSWER_SHARE = 0.1
 ANSWER_S = 0.2
@@ -44,11 +46,14 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     async def ListJobs(self, request: jobs_pb2.ListJobsRequest, context: Context) -> jobs_pb2.ListJobsResponse:
         library_id = parse_library_id(request.library_id)
-        states = [from_job_state(state) for state in request.states]
-        filters = (library_id, tuple(request.kinds), tuple(states))
+        if len(request.kinds) > MAX_KINDS:
+            raise InvalidRequest(f"kinds must have at most {MAX_KINDS} entries", field="kinds")
+        kinds = sorted(set(request.kinds))
+        states = sorted({from_job_state(state) for state in request.states})
+        filters = (library_id, tuple(kinds), tuple(states))
         page = read_page_request(request.page_size, request.page_token, default=50, maximum=500, filters=filters)
         async with self._database.snapshot() as tx:
-            found = await list_jobs(tx, library_id, page, list(request.kinds), states)
+            found = await list_jobs(tx, library_id, page, kinds, states)
         return jobs_pb2.ListJobsResponse(
             jobs=[self._message(job) for job in found.items], next_page_token=found.next_token
         )

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import redis.exceptions
 import sqlalchemy.exc
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from shared.errors import Contention, DeadlineTooShort, KithError, Overloaded, Unavailable
@@ -58,6 +59,8 @@ def _translate(error: BaseException) -> KithError | None:
         return _away("database")
     if isinstance(error, UnexpectedResponse):
         return _from_http(error.status_code)
+    if isinstance(error, ResourceExhaustedResponse):
+        return Overloaded("the vector store refused a call", retry_after_s=error.retry_after_s)
     if isinstance(error, ResponseHandlingException):
         return _away("vector store")
     if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):

@@ -29,6 +29,7 @@ from shared.rpc.interceptors.auth import AuthInterceptor
 from shared.rpc.interceptors.deadlines import DeadlinesInterceptor
 from shared.rpc.interceptors.errors import ErrorsInterceptor
 from shared.rpc.interceptors.telemetry import TelemetryInterceptor
+from shared.rpc.interceptors.text import TextInterceptor
 from shared.rpc.listening import listen
 from shared.rpc.principal import Authenticator
 from shared.telemetry.metrics import Metrics
@@ -82,6 +83,7 @@ class RpcServer:
                 ErrorsInterceptor(),
                 AdmissionInterceptor(admission, metrics),
                 AuthInterceptor(authenticator, metrics),
+                TextInterceptor(),
                 DeadlinesInterceptor(settings, metrics),
             ),
             options=server_options(settings),

@@ -15,6 +15,7 @@ from uuid import UUID
 import grpc
 import structlog
 from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from shared.clock import Clock
@@ -27,6 +28,8 @@ from shared.vectors.collections import Collections
 from shared.vectors.truth import Point, read_points
 
 log = structlog.get_logger(__name__)
+
+STORE_FAILURES = (grpc.aio.AioRpcError, ResponseHandlingException, QdrantException, *DATABASE_FAILURES)
 
 
 class Relay:
@@ -62,7 +65,7 @@ class Relay:
                     while await self.relay_batch():
                         pass
                     pause = self._settings.poll_s
-                except (grpc.aio.AioRpcError, ResponseHandlingException, *DATABASE_FAILURES) as error:
+                except STORE_FAILURES as error:
                     log.warning("relay_waits", error=type(error).__name__, detail=str(error).partition("\n")[0][:200])
                     pause = min(2 * pause, self._settings.retry_s)
                     await asyncio.sleep(pause)
@@ -93,21 +96,33 @@ class Relay:
             async with self._database.snapshot() as tx:
                 points = await read_points(tx, kind, model_version, [claim.point_id for claim in claims])
             await self._write(kind, model_version, claims, points)
-        except Exception as error:
-            again = self._clock.now() + timedelta(seconds=self._settings.retry_s)
-            async with self._database.transaction() as tx:
-                await release_claims(tx, claims, until=again)
-            self._relayed.labels("refused").inc(len(claims))
+        except STORE_FAILURES as error:
+            await self._put_off(claims)
             return error
+        except Exception:
+            # One point that cannot be read or written must not hold up the others: each by itself, and the bad one aside.
+            if len(claims) > 1:
+                for claim in claims:
+                    await self._bring_up(kind, model_version, [claim])
+                return None
+            log.exception("point_not_relayed", kind=kind.value, point_id=str(claims[0].point_id))
+            await self._put_off(claims)
+            return None
         except BaseException:
             # Cancelled: another relay may take these at once; the lease brings back those of the other collections.
             async with self._database.transaction() as tx:
-                await release_claims(tx, claims)
+                await release_claims(tx, self._clock, claims)
             raise
         async with self._database.transaction() as tx:
             await settle_claims(tx, self._clock, claims)
         self._relayed.labels("written").inc(len(claims))
         return None
+
+    async def _put_off(self, claims: Sequence[Claim]) -> None:
+        again = self._clock.now() + timedelta(seconds=self._settings.retry_s)
+        async with self._database.transaction() as tx:
+            await release_claims(tx, self._clock, claims, until=again)
+        self._relayed.labels("refused").inc(len(claims))
 
     async def _write(
         self, kind: PointKind, model_version: str, claims: Sequence[Claim], points: dict[UUID, Point]

@@ -45,6 +45,7 @@ async def read_candidates(tx: Transaction, library_id: str, face_ids: Sequence[U
             assets.c.height,
             assets.c.difference_hash,
             assets.c.captured_at,
+            assets.c.captured_precision,
         )
         .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
         .outerjoin(assignments, assignments.c.face_id == faces.c.face_id)
@@ -70,7 +71,8 @@ async def read_candidates(tx: Transaction, library_id: str, face_ids: Sequence[U
                 asset_id=row.asset_id,
                 # Stored as the signed integer of the same bits.
                 dhash=None if row.difference_hash is None else row.difference_hash & HASH_BITS,
-                captured_at=row.captured_at,
+                # Photos dated only to the day did not all happen at its first moment.
+                captured_at=row.captured_at if row.captured_precision in {None, "SECOND"} else None,
             ),
         )
         for row in rows

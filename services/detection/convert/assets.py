@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from kith.common.v1 import types_pb2
 from kith.detection.v1 import assets_pb2 as pb
-from services.detection.convert.enums import from_enum
 from services.detection.convert.times import from_captured, to_captured
 from services.detection.domain.model import Asset, AssetDetection, NewAsset
 from shared.errors import InvalidRequest
 from shared.ids import parse_asset_id
 from shared.jobs.convert import to_timestamp
 from shared.jobs.model import ItemFailure
+from shared.rpc.enums import from_enum
 
 
 def to_asset(asset: Asset) -> pb.Asset:

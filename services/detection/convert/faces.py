@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kith.common.v1 import types_pb2
 from kith.detection.v1 import faces_pb2 as pb
-from services.detection.convert.enums import from_enum
 from services.detection.convert.geometry import to_box, to_landmarks, to_quality
 from services.detection.convert.times import from_range, to_captured
 from services.detection.domain.model import Face, FaceState, FaceStats
@@ -15,6 +14,7 @@ from shared.faces.embeddings import decode_embedding
 from shared.ids import parse_asset_id, parse_cluster_id, parse_uuid
 from shared.imaging.crop import CropFormat
 from shared.jobs.convert import to_timestamp
+from shared.rpc.enums import from_enum
 
 
 def to_face(face: Face) -> pb.Face:

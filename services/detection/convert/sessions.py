@@ -7,7 +7,6 @@ from typing import Final
 
 from kith.detection.v1 import sessions_pb2 as pb
 from services.detection.convert.assets import to_failure
-from services.detection.convert.enums import from_enum
 from services.detection.convert.looks import from_options
 from services.detection.convert.times import from_range
 from services.detection.domain.model import AssetDetection, PhotoOutcome, Session, SessionPhoto
@@ -15,6 +14,7 @@ from services.detection.domain.sessions import AssetFilter, CreateSession
 from shared.errors import FieldViolation, InvalidRequest
 from shared.ids import parse_asset_id, parse_library_id
 from shared.jobs.convert import to_job, to_timestamp
+from shared.rpc.enums import from_enum
 
 MAX_IDS: Final = 10_000
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kith.common.v1 import types_pb2
-from services.detection.convert.enums import from_enum
 from services.detection.domain.model import Captured, TimeSpan
 from shared.errors import InvalidRequest
 from shared.imaging.capture import TimePrecision
 from shared.jobs.convert import to_timestamp
+from shared.rpc.enums import from_enum
 
 
 def from_timestamp(stamp: Timestamp, field: str) -> datetime:
@@ -39,8 +39,10 @@ def to_captured(captured: Captured | None) -> types_pb2.CaptureTime | None:
 
 
 def from_captured(message: types_pb2.CaptureTime, field: str) -> Captured | None:
-    """A capture time; None if the message says no time. An unset precision is SECOND."""
+    """A capture time; None if the message is empty. An unset precision is SECOND."""
     if not message.HasField("time"):
+        if message.precision != types_pb2.TIME_PRECISION_UNSPECIFIED:
+            raise InvalidRequest(f"{field}.time is required with a precision", field=f"{field}.time")
         return None
     precision = TimePrecision.SECOND
     if message.precision != types_pb2.TIME_PRECISION_UNSPECIFIED:

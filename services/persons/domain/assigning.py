@@ -28,7 +28,7 @@ from services.persons.repository.assignments import (
 )
 from services.persons.repository.changes import record_change
 from services.persons.repository.exclusions import find_exclusion, insert_exclusion
-from services.persons.repository.persons import get_person, refresh_summaries
+from services.persons.repository.persons import get_person, lock_persons, refresh_summaries
 from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.db.outbox import queue_faces
@@ -103,7 +103,10 @@ async def assign_faces(tx: Transaction, deps: PersonsDeps, command: AssignFaces,
     ``partial``; and for a person that cannot be worked with.
     """
     standings = await lock_standings(tx, command.library_id, command.face_ids, command.person_id)
-    refuse_inactive(await get_person(tx, command.library_id, command.person_id, lock=True))
+    # Whoever loses a face changes as well; the locked faces keep it from being somebody else by then.
+    holders = {standing.assignment.person_id for standing in standings.values() if standing.assignment}
+    await lock_persons(tx, command.library_id, {command.person_id, *holders})
+    refuse_inactive(await get_person(tx, command.library_id, command.person_id))
     failures: list[ItemFailure] = []
     settled: list[Assignment] = []
     to_write: list[FaceStanding] = []
@@ -171,6 +174,7 @@ async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFac
         )
     if command.etag and command.etag != held.etag:
         raise EtagMismatch("assignment", str(command.face_id), held.etag)
+    await lock_persons(tx, command.library_id, [held.person_id])
     change = Change(
         ChangeKind.FACES_UNASSIGNED,
         person_ids=[held.person_id],

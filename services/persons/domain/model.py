@@ -33,6 +33,14 @@ class PersonStatus(StrEnum):
     MERGED = "MERGED"
 
 
+class PersonOrder(StrEnum):
+    """How persons are listed."""
+
+    NAME = "NAME"
+    FACE_COUNT = "FACE_COUNT"
+    LAST_SEEN = "LAST_SEEN"
+
+
 class Source(StrEnum):
     """Who assigned a face. A machine never overwrites a human."""
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from services.persons.domain.model import Change, ChangeKind, Person, PersonsDeps, PersonStatus
 from services.persons.domain.naming import clean_name, make_name_key
+from services.persons.domain.prototyping import refresh_prototypes
 from services.persons.repository.changes import record_change
 from services.persons.repository.persons import (
     find_same_names,
@@ -19,6 +20,7 @@ from services.persons.repository.persons import (
 )
 from shared.caller import Caller
 from shared.db.engine import Transaction
+from shared.db.outbox import queue_faces
 from shared.errors import EtagMismatch, InvalidRequest, PreconditionFailed, Reason
 from shared.faces.eras import PartialDate
 
@@ -94,6 +96,10 @@ async def update_person(tx: Transaction, deps: PersonsDeps, command: UpdatePerso
     if cover is not None and not await has_face(tx, command.person_id, cover):
         raise InvalidRequest("person.cover_face_id must be a face of this person", field="person.cover_face_id")
     await update_person_row(tx, deps.clock, command.person_id, _columns(values))
+    if "birth_date" in values:
+        # Eras follow from it, and with them the prototypes.
+        flipped = await refresh_prototypes(tx, deps, command.library_id, [command.person_id])
+        await queue_faces(tx, deps.clock, command.library_id, flipped)
     person = await get_person(tx, command.library_id, command.person_id)
     same = await find_same_names(tx, command.library_id, make_name_key(person.name), person.person_id)
     old, new = describe_person(before), describe_person(person)

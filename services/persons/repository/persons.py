@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import and_, case, exists, func, insert, select, text, update
 from sqlalchemy.engine import Row
 
-from services.persons.domain.model import Person, PersonStatus
+from services.persons.domain.model import Person, PersonOrder, PersonStatus
 from shared.clock import Clock
 from shared.db.engine import Transaction
 from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
@@ -26,13 +26,13 @@ NEVER_SEEN = datetime(1, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class PersonFilter:
-    """Which persons to list, and in what order (NAME, FACE_COUNT or LAST_SEEN)."""
+    """Which persons to list, and in what order."""
 
     statuses: tuple[str, ...] = ("ACTIVE",)
     name_prefix: str = ""
     has_birth_date: bool | None = None
     show_deleted: bool = False
-    order: str = "NAME"
+    order: PersonOrder = PersonOrder.NAME
 
 
 async def get_person(tx: Transaction, library_id: str, person_id: UUID, *, lock: bool = False) -> Person:
@@ -42,6 +42,16 @@ async def get_person(tx: Transaction, library_id: str, person_id: UUID, *, lock:
     if row is None:
         raise NotFound("person", str(person_id))
     return to_person(row)
+
+
+async def lock_persons(tx: Transaction, library_id: str, person_ids: Collection[UUID]) -> None:
+    """Lock persons, in order of id; those of other libraries are left alone."""
+    await tx.execute(
+        select(persons.c.person_id)
+        .where(persons.c.library_id == library_id, persons.c.person_id == func.any(list(person_ids)))
+        .order_by(persons.c.person_id)
+        .with_for_update(key_share=True)
+    )
 
 
 async def insert_person(

@@ -8,7 +8,7 @@ import grpc
 
 from kith.persons.v1 import persons_pb2 as pb
 from kith.persons.v1 import persons_pb2_grpc
-from services.persons.convert import from_date, from_status, read_person_values, to_people_entry, to_person
+from services.persons.convert import from_date, from_order, from_status, read_person_values, to_people_entry, to_person
 from services.persons.domain.model import PersonsDeps
 from services.persons.domain.naming import make_name_key
 from services.persons.domain.people import CreatePerson, UpdatePerson, create_person, update_person
@@ -17,7 +17,7 @@ from services.persons.repository.persons import PersonFilter, get_person, list_p
 from shared.caller import Caller
 from shared.db.engine import Database, Transaction
 from shared.db.pagination import read_page_request
-from shared.errors import NotFound, NotImplementedYet
+from shared.errors import InvalidRequest, NotFound, NotImplementedYet
 from shared.ids import parse_library_id, parse_uuid
 from shared.rpc.mutation import Mutations
 
@@ -66,13 +66,12 @@ class PersonServicer(persons_pb2_grpc.PersonServiceServicer):
         if request.name_like:
             raise NotImplementedYet("ListPersons.name_like is not built yet")
         library_id = parse_library_id(request.library_id)
-        order = pb.PersonOrder.Name(request.order or pb.PERSON_ORDER_NAME).removeprefix("PERSON_ORDER_")
         where = PersonFilter(
-            statuses=tuple(from_status(status).value for status in request.statuses) or ("ACTIVE",),
+            statuses=tuple(sorted({from_status(status).value for status in request.statuses})) or ("ACTIVE",),
             name_prefix=make_name_key(request.name_prefix),
             has_birth_date=request.has_birth_date if request.HasField("has_birth_date") else None,
             show_deleted=request.show_deleted,
-            order=order,
+            order=from_order(request.order),
         )
         page = read_page_request(
             request.page_size, request.page_token, default=50, maximum=500, filters=(library_id, where)
@@ -103,6 +102,8 @@ class PersonServicer(persons_pb2_grpc.PersonServiceServicer):
 
     async def ListPeople(self, request: pb.ListPeopleRequest, context: Context) -> pb.ListPeopleResponse:
         library_id = parse_library_id(request.library_id)
+        if request.min_cluster_faces < 0:
+            raise InvalidRequest("min_cluster_faces must not be negative", field="min_cluster_faces")
         where = PeopleFilter(
             include_hidden=request.include_hidden,
             persons_only=request.persons_only,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, union_all
+from sqlalchemy import and_, exists, func, select, union_all
 
 from services.suggestions.domain.model import SuggestionState
 from services.suggestions.repository.known import PHOTO_FACE, PhotoFace, to_photo_face
@@ -67,6 +67,9 @@ async def list_open_pairs(tx: Transaction, person_ids: Sequence[UUID]) -> set[Pa
             suggestions.c.person_id == func.any(list(person_ids)),
             suggestions.c.state == SuggestionState.PENDING.value,
             assignments.c.face_id.is_(None),
+            ~exists().where(
+                exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id
+            ),
         )
     )
     return {(row.face_id, row.person_id) for row in rows}

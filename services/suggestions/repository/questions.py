@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, bindparam, case, column, exists, func, literal, select, update
+from sqlalchemy import Text, bindparam, case, column, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB, REAL, insert
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
@@ -104,16 +104,21 @@ async def store_questions(
 
 
 async def expire_settled(tx: Transaction, clock: Clock, person_ids: Sequence[UUID]) -> None:
-    """Close the open questions about these persons whose face has a person now.
+    """Close the open questions about these persons whose face has a person now, or was said not to be them.
 
     Rows that somebody is answering at this moment are left to them.
     """
     settled = (
         select(suggestions.c.suggestion_id)
-        .join(assignments, assignments.c.face_id == suggestions.c.face_id)
         .where(
             suggestions.c.person_id == func.any(list(person_ids)),
             suggestions.c.state == SuggestionState.PENDING.value,
+            or_(
+                exists().where(assignments.c.face_id == suggestions.c.face_id),
+                exists().where(
+                    exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id
+                ),
+            ),
         )
         .with_for_update(of=suggestions, skip_locked=True)
     )

@@ -15,7 +15,7 @@ from shared.errors import NotFound, Reason, Unavailable
 from shared.foundation import Foundation
 from shared.jobs.control import cancel_job, pause_job, resume_job
 from shared.jobs.execution import SliceExecutor, SliceRun
-from shared.jobs.model import Job, JobState, Json, SliceResults
+from shared.jobs.model import Job, JobState, Json, Progress, SliceResults
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.items import KIND, ItemsHandler, read_job, start_items_job, stored_items
 
@@ -335,3 +335,24 @@ async def test_a_finish_that_crashes_leaves_the_slice_to_be_ended_again(
     await runner.run_slice(job_id, 0)
     assert (await read_job(base, job_id)).state is JobState.SUCCEEDED
     assert await stored_items(base, job_id) == [0, 1, 99]
+
+
+async def test_a_slice_that_only_tells_its_phase_does_not_go_on_for_ever(
+    base: Foundation, executor: Make, clock: StillClock
+) -> None:
+    turns = 0
+
+    async def work(run: SliceRun) -> Json:
+        nonlocal turns
+        turns += 1
+        await run.report(Progress(phase="group"))
+        raise RuntimeError("the same each time")
+
+    job_id = await start_items_job(base, 1)
+    runner = executor(RunHandler(work))
+    while not (await read_job(base, job_id)).state.final:
+        await runner.run_slice(job_id, 0)
+        clock.advance(60)
+        assert turns <= base.settings.jobs.max_attempts
+    job = await read_job(base, job_id)
+    assert (job.state, job.error_reason) == (JobState.FAILED, Reason.JOB_FAILED)

@@ -361,7 +361,7 @@ async def test_points_given_back_until_a_time_wait_for_it(
     async with base.database.transaction() as tx:
         claims = await claim_points(tx, clock, 10, LEASE)
     async with base.database.transaction() as tx:
-        await release_claims(tx, claims, until=clock.now() + timedelta(seconds=5))
+        await release_claims(tx, clock, claims, until=clock.now() + timedelta(seconds=5))
     async with base.database.transaction() as tx:
         assert await claim_points(tx, clock, 10, LEASE) == []
     clock.advance(6)
@@ -385,3 +385,15 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(base: Foundati
         counts.append(len(sent))
     assert counts[0] == counts[1] <= 8, sent
     assert writes == 2
+
+
+async def test_a_row_that_cannot_be_read_does_not_hold_up_the_others(base: Foundation, clock: StillClock) -> None:
+    seeded = await seed_faces(base, random_vectors(5))
+    bad = seeded.face_ids[2]
+    async with base.database.transaction() as tx:
+        await tx.execute(update(face_embeddings).where(face_embeddings.c.face_id == bad).values(embedding=b"x"))
+    await make_relay(base, clock).relay_batch()
+    ids = [str(face_id) for face_id in seeded.face_ids]
+    found = await base.qdrant.retrieve(base.collections.faces(MODEL), ids)
+    assert {record.id for record in found} == set(ids) - {str(bad)}
+    assert await count_outbox(base) == 1

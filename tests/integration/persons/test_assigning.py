@@ -9,6 +9,7 @@ import grpc
 import pytest
 from sqlalchemy import func, select
 
+from kith.common.v1 import types_pb2
 from kith.persons.v1 import (
     assignments_pb2,
     assignments_pb2_grpc,
@@ -215,3 +216,59 @@ async def test_a_batch_costs_the_same_statements_whatever_its_size(base: Foundat
         assert len(made.assignments) == size
         counts.append(len(sent))
     assert counts[0] == counts[1] <= 16
+
+
+async def test_faces_taken_at_the_same_moment_leave_the_summary_right(
+    persons: Persons, seeded: SeededFaces, base: Foundation
+) -> None:
+    anna = await persons.create("Anna")
+    for face_id in seeded.face_ids:
+        await persons.assign(face_id, anna.id)
+    await asyncio.gather(
+        *(
+            persons.assignments.UnassignFace(assignments_pb2.UnassignFaceRequest(face_id=str(face_id)))
+            for face_id in seeded.face_ids
+        )
+    )
+    found = await persons.get(anna.id)
+    assert (found.face_count, found.cover_face_id, found.HasField("first_seen")) == (0, "", False)
+
+
+async def test_faces_that_change_places_wait_for_each_other_and_both_arrive(
+    persons: Persons, seeded: SeededFaces
+) -> None:
+    anna, bert = await persons.create("Anna"), await persons.create("Bert")
+    held = [
+        (await persons.assign(seeded.face_ids[0], anna.id)).assignment,
+        (await persons.assign(seeded.face_ids[1], bert.id)).assignment,
+    ]
+    for turn in range(6):
+        targets = (bert.id, anna.id) if turn % 2 == 0 else (anna.id, bert.id)
+        moved = await asyncio.gather(
+            *(
+                persons.assign(assignment.face_id, target, etag=assignment.etag)
+                for assignment, target in zip(held, targets, strict=True)
+            )
+        )
+        held = [answer.assignment for answer in moved]
+        assert [assignment.person_id for assignment in held] == list(targets)
+
+
+async def test_a_birth_date_gives_the_prototypes_their_eras(persons: Persons, seeded: SeededFaces) -> None:
+    anna = await persons.create("Anna")
+    await persons.assign(seeded.face_ids[0], anna.id)
+    birth = types_pb2.Date(year=2000, month=6, day=1)
+    await persons.people.UpdatePerson(
+        persons_pb2.UpdatePersonRequest(person=persons_pb2.Person(id=anna.id, birth_date=birth))
+    )
+    chosen = await persons.prototypes.ListPrototypes(prototypes_pb2.ListPrototypesRequest(person_id=anna.id))
+    # Born in the middle of 2000, photographed on 1 January 2020: 19 years old.
+    assert [row.era for row in chosen.prototypes] == [types_pb2.ERA_TEEN]
+
+
+async def test_a_source_the_contract_does_not_have_is_refused(persons: Persons, seeded: SeededFaces) -> None:
+    anna = await persons.create("Anna")
+    with pytest.raises(KithError) as refused:
+        await persons.assign(seeded.face_ids[0], anna.id, source=assignments_pb2.AssignmentSource.ValueType(99))
+    assert refused.value.violations[0].field == "source"
+    assert (await persons.get(anna.id)).face_count == 0

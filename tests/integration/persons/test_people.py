@@ -190,3 +190,35 @@ async def test_another_librarys_person_is_not_found(people: persons_pb2_grpc.Per
         with pytest.raises(NotFound):
             async with translate_errors("persons"):
                 await call
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.CreatePersonRequest(person=pb.Person(name="Anna", notes="a\0b")), "person.notes"),
+        (pb.CreatePersonRequest(person=pb.Person(name="Anna", external_ids={"k": "\0"})), "person.external_ids"),
+        (pb.CreatePersonRequest(person=pb.Person(name="Anna", status=pb.PersonStatus.ValueType(99))), "status"),
+    ],
+)
+async def test_what_cannot_be_stored_is_refused_by_name(
+    people: persons_pb2_grpc.PersonServiceStub, request_: pb.CreatePersonRequest, field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        async with translate_errors("persons"):
+            await people.CreatePerson(request_)
+    assert refused.value.violations[0].field == field
+
+
+async def test_an_order_or_status_the_contract_does_not_have_is_refused(
+    people: persons_pb2_grpc.PersonServiceStub,
+) -> None:
+    for request in (
+        pb.ListPersonsRequest(order=pb.PersonOrder.ValueType(99)),
+        pb.ListPersonsRequest(statuses=[pb.PersonStatus.ValueType(99)]),
+        pb.ListPersonsRequest(name_prefix="\0"),
+    ):
+        with pytest.raises(InvalidRequest):
+            async with translate_errors("persons"):
+                await people.ListPersons(request)
+    many = pb.ListPersonsRequest(statuses=[pb.PERSON_STATUS_ACTIVE] * 40_000)
+    assert not (await people.ListPersons(many)).persons
