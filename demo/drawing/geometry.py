@@ -52,10 +52,6 @@ class Head:
         self._pitch = (sin(look.pitch), cos(look.pitch))
         self._roll = (sin(look.roll), cos(look.roll))
 
-    def width_at(self, y: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Half-width of the head at heights y."""
-        return np.asarray(np.interp(y, self._heights, self._widths), np.float64)
-
     def turn(self, x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]) -> Points:
         """Solid points (z towards the viewer) to the picture, with a weak perspective."""
         (sy, cy), (sp, cp), (sr, cr) = self._yaw, self._pitch, self._roll

@@ -13,6 +13,7 @@ from shared.jobs.execution import JobHandler
 from tests.integration.conftest import Running
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.items import KIND, SERVICE, make_items_table
+from tests.integration.library import SeededFaces, random_vectors, seed_faces
 
 StartItemsWorker = Callable[[JobHandler], Awaitable[WorkerProcess]]
 
@@ -40,3 +41,8 @@ def worker(running: Running) -> StartItemsWorker:
         return await running.worker(start)
 
     return start_one
+
+
+@pytest.fixture
+async def seeded(base: Foundation) -> SeededFaces:
+    return await seed_faces(base, random_vectors(6))

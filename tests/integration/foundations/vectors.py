@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from shared.clock import Clock
-from shared.db.outbox import PointKind
+from shared.db.outbox import PointKind, queue_faces
+from shared.db.tables_detection import faces
 from shared.db.tables_shared import vector_outbox
 from shared.foundation import Foundation
 from shared.vectors.reconcile import CollectionReport, Comparison
@@ -64,3 +65,10 @@ async def compare(
     """Compare one collection with the truth."""
     async with base.database.snapshot() as tx:
         return await Comparison(base.qdrant, base.collections).compare(tx, kind, library_id, MODEL, max_rows)
+
+
+async def change_quality(base: Foundation, face_id: UUID, quality: float) -> None:
+    """What a service does: the row and its place in the outbox, in one transaction."""
+    async with base.database.transaction() as tx:
+        await tx.execute(update(faces).where(faces.c.face_id == face_id).values(quality=quality))
+        await queue_faces(tx, base.clock, "default", [face_id])
