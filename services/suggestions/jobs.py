@@ -39,7 +39,10 @@ class FindMoreHandler:
         start = run.slice.checkpoint.get("persons", 0)
         finder = await make_finder(self.database, self.deps, self.faces, self.centroids, command)
         if finder is None:
-            await run.report(Progress(done=len(person_ids) - start, skipped=len(person_ids) - start))
+            left = len(person_ids) - start
+            async with run.step() as tx:
+                progress = Progress(done=left, skipped=left)
+                await run.checkpoint(tx, progress, {"persons": len(person_ids), **counts})
             return {"persons": len(person_ids), **counts}
         for at in range(start, len(person_ids), BATCH_PERSONS):
             batch = person_ids[at : at + BATCH_PERSONS]

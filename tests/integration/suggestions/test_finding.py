@@ -106,6 +106,21 @@ async def test_a_face_is_suggested_to_its_best_person_and_excluded_ones_to_the_n
     assert await questions.pairs(face_id=str(faces.face_ids[3])) == {(faces.face_ids[3], bert.person_id)}
 
 
+async def test_a_pair_excluded_elsewhere_gives_its_place_to_another_question(
+    base: Foundation, people: People, questions: Questions
+) -> None:
+    faces = await seed_library(base, draw_people(1, 6))
+    anna = await people.create("Anna")
+    await people.assign(anna, faces.face_ids[:2])
+    await questions.find_more(max_per_person=1)
+    (first,) = await questions.list()
+    await people.exclude(anna, UUID(first.face_id))
+    await questions.find_more(max_per_person=1)
+    (second,) = await questions.list()
+    assert second.face_id != first.face_id
+    assert (await questions.get(first.id)).state == suggestions_pb2.SUGGESTION_STATE_EXPIRED
+
+
 async def test_a_rejected_pair_is_never_asked_again(base: Foundation, people: People, questions: Questions) -> None:
     faces = await seed_library(base, draw_people(1, 4))
     anna = await people.create("Anna")
