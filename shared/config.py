@@ -82,6 +82,7 @@ class ServiceAddresses(Section):
     """Where the four services answer, as gRPC targets."""
 
     detection: str = "127.0.0.1:50051"
+    detection_next: str | None = Field(None, description="Detectors of another pack, while a library moves to its model.")
     clustering: str = "127.0.0.1:50061"
     persons: str = "127.0.0.1:50071"
     suggestions: str = "127.0.0.1:50081"

@@ -14,6 +14,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, UUID
 
@@ -29,6 +30,8 @@ assets = Table(
     Column("captured_precision", Text),
     # CALLER's word wins over EXIF, also at re-detection.
     Column("captured_source", Text),
+    # Minutes from UTC of the camera's clock, where EXIF names it.
+    Column("captured_offset", SmallInteger),
     Column("width", Integer, nullable=False, server_default="0"),
     Column("height", Integer, nullable=False, server_default="0"),
     Column("orientation", SmallInteger, nullable=False, server_default="0"),
@@ -120,6 +123,13 @@ detection_sessions = Table(
     Column("faces_added", BigInteger, nullable=False, server_default="0"),
     Column("faces_kept", BigInteger, nullable=False, server_default="0"),
     Column("faces_gone", BigInteger, nullable=False, server_default="0"),
+    # Photos by outcome; the rest of `photos` is PENDING.
+    Column("photos_faces", BigInteger, nullable=False, server_default="0"),
+    Column("photos_none", BigInteger, nullable=False, server_default="0"),
+    Column("photos_skipped", BigInteger, nullable=False, server_default="0"),
+    Column("photos_failed", BigInteger, nullable=False, server_default="0"),
+    # The session whose failed photos this one looks at again.
+    Column("retry_of", UUID(as_uuid=True)),
     Column("created_at", TIMESTAMP, nullable=False),
     Index("ix_detection_sessions_page", "library_id", "session_id"),
 )
@@ -139,8 +149,34 @@ session_photos = Table(
     Column("face_count", Integer, nullable=False, server_default="0"),
     Column("failure_reason", Text),
     Column("failure_message", Text),
+    # How often a detector broke off while it had this photo in hand.
+    Column("breaks", SmallInteger, nullable=False, server_default="0"),
     one_of("outcome", "PENDING", "FACES", "NONE", "SKIPPED", "FAILED"),
     Index("ix_session_photos_slice", "session_id", "slice", "outcome", "asset_id"),
 )
 
-__all__ = ["assets", "detection_sessions", "face_embeddings", "faces", "models", "session_photos"]
+model_migrations = Table(
+    "model_migrations",
+    metadata,
+    Column("migration_id", UUID(as_uuid=True), primary_key=True),
+    library_column(),
+    Column("from_version", Text, nullable=False),
+    Column("to_version", Text, nullable=False),
+    # The latest job that embeds; the report is of its end.
+    Column("job_id", UUID(as_uuid=True), nullable=False),
+    Column("report", JSONB),
+    Column("cut_over_at", TIMESTAMP),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+    Column("created_at", TIMESTAMP, nullable=False),
+    UniqueConstraint("library_id", "from_version", "to_version"),
+)
+
+__all__ = [
+    "assets",
+    "detection_sessions",
+    "face_embeddings",
+    "faces",
+    "model_migrations",
+    "models",
+    "session_photos",
+]

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akith/common/v1/types.proto\x12\x0ekith.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n\x05Image\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\r\n\x03uri\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"B\n\x0b\x42oundingBox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"\xda\x01\n\tLandmarks\x12\'\n\x08left_eye\x18\x01 \x01(\x0b\x32\x15.kith.common.v1.Point\x12(\n\tright_eye\x18\x02 \x01(\x0b\x32\x15.kith.common.v1.Point\x12#\n\x04nose\x18\x03 \x01(\x0b\x32\x15.kith.common.v1.Point\x12)\n\nleft_mouth\x18\x04 \x01(\x0b\x32\x15.kith.common.v1.Point\x12*\n\x0bright_mouth\x18\x05 \x01(\x0b\x32\x15.kith.common.v1.Point\"i\n\x0b\x43\x61ptureTime\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\tprecision\x18\x02 \x01(\x0e\x32\x1d.kith.common.v1.TimePrecision\"0\n\x04\x44\x61te\x12\x0c\n\x04year\x18\x01 \x01(\x05\x12\r\n\x05month\x18\x02 \x01(\x05\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\x05\"_\n\tTimeRange\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x0bItemFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"6\n\tEmbedding\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x12\n\x06values\x18\x02 \x03(\x02\x42\x02\x10\x01*\x95\x01\n\rTimePrecision\x12\x1e\n\x1aTIME_PRECISION_UNSPECIFIED\x10\x00\x12\x19\n\x15TIME_PRECISION_SECOND\x10\x01\x12\x16\n\x12TIME_PRECISION_DAY\x10\x02\x12\x18\n\x14TIME_PRECISION_MONTH\x10\x03\x12\x17\n\x13TIME_PRECISION_YEAR\x10\x04*{\n\x03\x45ra\x12\x13\n\x0f\x45RA_UNSPECIFIED\x10\x00\x12\x0e\n\nERA_INFANT\x10\x01\x12\r\n\tERA_CHILD\x10\x02\x12\x0c\n\x08\x45RA_TEEN\x10\x03\x12\x13\n\x0f\x45RA_YOUNG_ADULT\x10\x04\x12\r\n\tERA_ADULT\x10\x05\x12\x0e\n\nERA_SENIOR\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akith/common/v1/types.proto\x12\x0ekith.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n\x05Image\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\r\n\x03uri\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"B\n\x0b\x42oundingBox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"\xda\x01\n\tLandmarks\x12\'\n\x08left_eye\x18\x01 \x01(\x0b\x32\x15.kith.common.v1.Point\x12(\n\tright_eye\x18\x02 \x01(\x0b\x32\x15.kith.common.v1.Point\x12#\n\x04nose\x18\x03 \x01(\x0b\x32\x15.kith.common.v1.Point\x12)\n\nleft_mouth\x18\x04 \x01(\x0b\x32\x15.kith.common.v1.Point\x12*\n\x0bright_mouth\x18\x05 \x01(\x0b\x32\x15.kith.common.v1.Point\"\xa1\x01\n\x0b\x43\x61ptureTime\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\tprecision\x18\x02 \x01(\x0e\x32\x1d.kith.common.v1.TimePrecision\x12\x1f\n\x12utc_offset_minutes\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_utc_offset_minutes\"0\n\x04\x44\x61te\x12\x0c\n\x04year\x18\x01 \x01(\x05\x12\r\n\x05month\x18\x02 \x01(\x05\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\x05\"_\n\tTimeRange\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x0bItemFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"6\n\tEmbedding\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x12\n\x06values\x18\x02 \x03(\x02\x42\x02\x10\x01*\x95\x01\n\rTimePrecision\x12\x1e\n\x1aTIME_PRECISION_UNSPECIFIED\x10\x00\x12\x19\n\x15TIME_PRECISION_SECOND\x10\x01\x12\x16\n\x12TIME_PRECISION_DAY\x10\x02\x12\x18\n\x14TIME_PRECISION_MONTH\x10\x03\x12\x17\n\x13TIME_PRECISION_YEAR\x10\x04*{\n\x03\x45ra\x12\x13\n\x0f\x45RA_UNSPECIFIED\x10\x00\x12\x0e\n\nERA_INFANT\x10\x01\x12\r\n\tERA_CHILD\x10\x02\x12\x0c\n\x08\x45RA_TEEN\x10\x03\x12\x13\n\x0f\x45RA_YOUNG_ADULT\x10\x04\x12\r\n\tERA_ADULT\x10\x05\x12\x0e\n\nERA_SENIOR\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EMBEDDING'].fields_by_name['values']._loaded_options = None
   _globals['_EMBEDDING'].fields_by_name['values']._serialized_options = b'\020\001'
-  _globals['_TIMEPRECISION']._serialized_start=823
-  _globals['_TIMEPRECISION']._serialized_end=972
-  _globals['_ERA']._serialized_start=974
-  _globals['_ERA']._serialized_end=1097
+  _globals['_TIMEPRECISION']._serialized_start=880
+  _globals['_TIMEPRECISION']._serialized_end=1029
+  _globals['_ERA']._serialized_start=1031
+  _globals['_ERA']._serialized_end=1154
   _globals['_IMAGE']._serialized_start=79
   _globals['_IMAGE']._serialized_end=130
   _globals['_BOUNDINGBOX']._serialized_start=132
@@ -46,14 +46,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POINT']._serialized_end=229
   _globals['_LANDMARKS']._serialized_start=232
   _globals['_LANDMARKS']._serialized_end=450
-  _globals['_CAPTURETIME']._serialized_start=452
-  _globals['_CAPTURETIME']._serialized_end=557
-  _globals['_DATE']._serialized_start=559
-  _globals['_DATE']._serialized_end=607
-  _globals['_TIMERANGE']._serialized_start=609
-  _globals['_TIMERANGE']._serialized_end=704
-  _globals['_ITEMFAILURE']._serialized_start=706
-  _globals['_ITEMFAILURE']._serialized_end=764
-  _globals['_EMBEDDING']._serialized_start=766
-  _globals['_EMBEDDING']._serialized_end=820
+  _globals['_CAPTURETIME']._serialized_start=453
+  _globals['_CAPTURETIME']._serialized_end=614
+  _globals['_DATE']._serialized_start=616
+  _globals['_DATE']._serialized_end=664
+  _globals['_TIMERANGE']._serialized_start=666
+  _globals['_TIMERANGE']._serialized_end=761
+  _globals['_ITEMFAILURE']._serialized_start=763
+  _globals['_ITEMFAILURE']._serialized_end=821
+  _globals['_EMBEDDING']._serialized_start=823
+  _globals['_EMBEDDING']._serialized_end=877
 # @@protoc_insertion_point(module_scope)

@@ -93,9 +93,9 @@ class Image(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
-    """The encoded image, at most 8 MiB. JPEG, PNG, WebP, HEIC, TIFF, BMP or GIF (first frame)."""
+    """The encoded image, at most 8 MiB. JPEG, PNG, WebP, HEIC, AVIF, TIFF, BMP or GIF (first frame)."""
     uri: _builtins.str
-    """`file:///...` below a configured root. Any other scheme: INVALID_ARGUMENT, URI_NOT_ALLOWED."""
+    """Below one of the configured roots (`file`, `s3`, `gs`, `https`); anything else: INVALID_ARGUMENT, URI_NOT_ALLOWED."""
     def __init__(
         self,
         *,
@@ -212,8 +212,13 @@ class CaptureTime(_message.Message):
 
     TIME_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    UTC_OFFSET_MINUTES_FIELD_NUMBER: _builtins.int
     precision: Global___TimePrecision.ValueType
     """Unset is read as SECOND."""
+    utc_offset_minutes: _builtins.int
+    """Of the camera's clock from UTC, if the photo names it; unset means `time` is the camera's wall clock labelled UTC, or the
+    caller's own word.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """UTC. With a precision coarser than a second, the start of that day, month or year."""
@@ -223,12 +228,15 @@ class CaptureTime(_message.Message):
         *,
         time: _timestamp_pb2.Timestamp | None = ...,
         precision: Global___TimePrecision.ValueType = ...,
+        utc_offset_minutes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_utc_offset_minutes", b"_utc_offset_minutes", "time", b"time", "utc_offset_minutes", b"utc_offset_minutes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["precision", b"precision", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_utc_offset_minutes", b"_utc_offset_minutes", "precision", b"precision", "time", b"time", "utc_offset_minutes", b"utc_offset_minutes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__utc_offset_minutes: _TypeAlias = _typing.Literal["utc_offset_minutes"]  # noqa: Y015
+    _WhichOneofArgType__utc_offset_minutes: _TypeAlias = _typing.Literal["_utc_offset_minutes", b"_utc_offset_minutes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__utc_offset_minutes) -> _WhichOneofReturnType__utc_offset_minutes | None: ...
 
 Global___CaptureTime: _TypeAlias = CaptureTime  # noqa: Y015
 

@@ -30,6 +30,7 @@ class DetectionOptions(_message.Message):
     MIN_FACE_PX_FIELD_NUMBER: _builtins.int
     MIN_QUALITY_FIELD_NUMBER: _builtins.int
     MAX_FACES_FIELD_NUMBER: _builtins.int
+    SECOND_PASS_FIELD_NUMBER: _builtins.int
     min_confidence: _builtins.float
     """0..1; a detection below it is no face. Default 0.5."""
     min_face_px: _builtins.float
@@ -38,6 +39,8 @@ class DetectionOptions(_message.Message):
     """0..1; faces below it are left out. Default 0."""
     max_faces: _builtins.int
     """The best by confidence are kept. Default 500, at most 500."""
+    second_pass: _builtins.bool
+    """Look a second time, in tiles, at large photos on which only small faces or none were found. Slower. Default false."""
     def __init__(
         self,
         *,
@@ -45,10 +48,11 @@ class DetectionOptions(_message.Message):
         min_face_px: _builtins.float | None = ...,
         min_quality: _builtins.float | None = ...,
         max_faces: _builtins.int | None = ...,
+        second_pass: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_faces", b"_max_faces", "_min_confidence", b"_min_confidence", "_min_face_px", b"_min_face_px", "_min_quality", b"_min_quality", "max_faces", b"max_faces", "min_confidence", b"min_confidence", "min_face_px", b"min_face_px", "min_quality", b"min_quality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_faces", b"_max_faces", "_min_confidence", b"_min_confidence", "_min_face_px", b"_min_face_px", "_min_quality", b"_min_quality", "_second_pass", b"_second_pass", "max_faces", b"max_faces", "min_confidence", b"min_confidence", "min_face_px", b"min_face_px", "min_quality", b"min_quality", "second_pass", b"second_pass"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_faces", b"_max_faces", "_min_confidence", b"_min_confidence", "_min_face_px", b"_min_face_px", "_min_quality", b"_min_quality", "max_faces", b"max_faces", "min_confidence", b"min_confidence", "min_face_px", b"min_face_px", "min_quality", b"min_quality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_faces", b"_max_faces", "_min_confidence", b"_min_confidence", "_min_face_px", b"_min_face_px", "_min_quality", b"_min_quality", "_second_pass", b"_second_pass", "max_faces", b"max_faces", "min_confidence", b"min_confidence", "min_face_px", b"min_face_px", "min_quality", b"min_quality", "second_pass", b"second_pass"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_faces: _TypeAlias = _typing.Literal["max_faces"]  # noqa: Y015
     _WhichOneofArgType__max_faces: _TypeAlias = _typing.Literal["_max_faces", b"_max_faces"]  # noqa: Y015
@@ -58,6 +62,8 @@ class DetectionOptions(_message.Message):
     _WhichOneofArgType__min_face_px: _TypeAlias = _typing.Literal["_min_face_px", b"_min_face_px"]  # noqa: Y015
     _WhichOneofReturnType__min_quality: _TypeAlias = _typing.Literal["min_quality"]  # noqa: Y015
     _WhichOneofArgType__min_quality: _TypeAlias = _typing.Literal["_min_quality", b"_min_quality"]  # noqa: Y015
+    _WhichOneofReturnType__second_pass: _TypeAlias = _typing.Literal["second_pass"]  # noqa: Y015
+    _WhichOneofArgType__second_pass: _TypeAlias = _typing.Literal["_second_pass", b"_second_pass"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_faces) -> _WhichOneofReturnType__max_faces | None: ...
     @_typing.overload
@@ -66,8 +72,44 @@ class DetectionOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_face_px) -> _WhichOneofReturnType__min_face_px | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_quality) -> _WhichOneofReturnType__min_quality | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__second_pass) -> _WhichOneofReturnType__second_pass | None: ...
 
 Global___DetectionOptions: _TypeAlias = DetectionOptions  # noqa: Y015
+
+@_typing.final
+class GivenFace(_message.Message):
+    """A face whose place is known: it is measured and embedded, not looked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    LANDMARKS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The caller's own id; comes back as `given_id`."""
+    @_builtins.property
+    def box(self) -> _types_pb2.BoundingBox:
+        """Required."""
+
+    @_builtins.property
+    def landmarks(self) -> _types_pb2.Landmarks:
+        """Unset: found inside the box, or, where the detector sees no face there, estimated from the box."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        box: _types_pb2.BoundingBox | None = ...,
+        landmarks: _types_pb2.Landmarks | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "landmarks", b"landmarks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "id", b"id", "landmarks", b"landmarks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GivenFace: _TypeAlias = GivenFace  # noqa: Y015
 
 @_typing.final
 class DetectedFace(_message.Message):
@@ -81,10 +123,13 @@ class DetectedFace(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     EMBEDDING_NORM_FIELD_NUMBER: _builtins.int
+    GIVEN_ID_FIELD_NUMBER: _builtins.int
     confidence: _builtins.float
     """Detector score, 0..1."""
     embedding_norm: _builtins.float
     """Length of the embedding before it was made a unit vector; low on blurred and hidden faces."""
+    given_id: _builtins.str
+    """Of the GivenFace this is; empty on a face that was detected."""
     @_builtins.property
     def box(self) -> _types_pb2.BoundingBox: ...
     @_builtins.property
@@ -104,10 +149,11 @@ class DetectedFace(_message.Message):
         quality: _faces_pb2.FaceQuality | None = ...,
         embedding: _types_pb2.Embedding | None = ...,
         embedding_norm: _builtins.float = ...,
+        given_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "embedding", b"embedding", "landmarks", b"landmarks", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "confidence", b"confidence", "embedding", b"embedding", "embedding_norm", b"embedding_norm", "landmarks", b"landmarks", "quality", b"quality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "confidence", b"confidence", "embedding", b"embedding", "embedding_norm", b"embedding_norm", "given_id", b"given_id", "landmarks", b"landmarks", "quality", b"quality"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -137,7 +183,7 @@ class ImageFaces(_message.Message):
     """The embedding space of the faces."""
     @_builtins.property
     def faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectedFace]:
-        """Best first by confidence."""
+        """Best first by confidence; given faces in the order they were given."""
 
     @_builtins.property
     def captured_at(self) -> _types_pb2.CaptureTime:
@@ -170,6 +216,7 @@ class DetectFacesRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     INCLUDE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    GIVEN_FACES_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     include_embeddings: _builtins.bool
     @_builtins.property
@@ -178,6 +225,10 @@ class DetectFacesRequest(_message.Message):
 
     @_builtins.property
     def options(self) -> Global___DetectionOptions: ...
+    @_builtins.property
+    def given_faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenFace]:
+        """If any, these are embedded and nothing is detected; at most 500, each with an id of its own."""
+
     def __init__(
         self,
         *,
@@ -185,10 +236,11 @@ class DetectFacesRequest(_message.Message):
         image: _types_pb2.Image | None = ...,
         options: Global___DetectionOptions | None = ...,
         include_embeddings: _builtins.bool = ...,
+        given_faces: _abc.Iterable[Global___GivenFace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "include_embeddings", b"include_embeddings", "library_id", b"library_id", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given_faces", b"given_faces", "image", b"image", "include_embeddings", b"include_embeddings", "library_id", b"library_id", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,6 +275,7 @@ class DetectStreamRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     INCLUDE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    GIVEN_FACES_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     sequence: _builtins.int
     """Chosen by the client, unique in the stream; comes back with the reply."""
@@ -233,6 +286,10 @@ class DetectStreamRequest(_message.Message):
 
     @_builtins.property
     def options(self) -> Global___DetectionOptions: ...
+    @_builtins.property
+    def given_faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenFace]:
+        """As in DetectFacesRequest."""
+
     def __init__(
         self,
         *,
@@ -241,10 +298,11 @@ class DetectStreamRequest(_message.Message):
         image: _types_pb2.Image | None = ...,
         options: Global___DetectionOptions | None = ...,
         include_embeddings: _builtins.bool = ...,
+        given_faces: _abc.Iterable[Global___GivenFace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "include_embeddings", b"include_embeddings", "library_id", b"library_id", "options", b"options", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given_faces", b"given_faces", "image", b"image", "include_embeddings", b"include_embeddings", "library_id", b"library_id", "options", b"options", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,33 +26,33 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kith.jobs.v1 import jobs_pb2 as kith_dot_jobs_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekith/detection/v1/doctor.proto\x12\x11kith.detection.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kith/jobs/v1/jobs.proto\"U\n\x05\x44rift\x12\x10\n\x08point_id\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.kith.detection.v1.DriftKind\x12\x0e\n\x06\x66ields\x18\x03 \x03(\t\"\xda\x01\n\x10\x43ollectionReport\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x16\n\x0epostgres_count\x18\x03 \x01(\x03\x12\x14\n\x0cqdrant_count\x18\x04 \x01(\x03\x12\x10\n\x08\x63ompared\x18\x05 \x01(\x03\x12\x0f\n\x07missing\x18\x06 \x01(\x03\x12\x11\n\tstrangers\x18\x07 \x01(\x03\x12\r\n\x05stale\x18\x08 \x01(\x03\x12(\n\x06\x64rifts\x18\t \x03(\x0b\x32\x18.kith.detection.v1.Drift\"p\n\x17\x43heckConsistencyRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12,\n\x05\x64\x65pth\x18\x02 \x01(\x0e\x32\x1d.kith.detection.v1.CheckDepth\x12\x13\n\x0bsample_size\x18\x03 \x01(\x05\"\xe3\x01\n\x18\x43heckConsistencyResponse\x12\x12\n\nconsistent\x18\x01 \x01(\x08\x12\x38\n\x0b\x63ollections\x18\x02 \x03(\x0b\x32#.kith.detection.v1.CollectionReport\x12\x16\n\x0eoutbox_waiting\x18\x03 \x01(\x03\x12\x31\n\routbox_oldest\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncheck_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x10ReconcileRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"3\n\x11ReconcileResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"?\n\x15RebuildVectorsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"8\n\x16RebuildVectorsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job*o\n\nCheckDepth\x12\x1b\n\x17\x43HECK_DEPTH_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HECK_DEPTH_COUNTS\x10\x01\x12\x16\n\x12\x43HECK_DEPTH_SAMPLE\x10\x02\x12\x14\n\x10\x43HECK_DEPTH_FULL\x10\x03*n\n\tDriftKind\x12\x1a\n\x16\x44RIFT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44RIFT_KIND_MISSING\x10\x01\x12\x17\n\x13\x44RIFT_KIND_STRANGER\x10\x02\x12\x14\n\x10\x44RIFT_KIND_STALE\x10\x03\x32\xbb\x02\n\rDoctorService\x12k\n\x10\x43heckConsistency\x12*.kith.detection.v1.CheckConsistencyRequest\x1a+.kith.detection.v1.CheckConsistencyResponse\x12V\n\tReconcile\x12#.kith.detection.v1.ReconcileRequest\x1a$.kith.detection.v1.ReconcileResponse\x12\x65\n\x0eRebuildVectors\x12(.kith.detection.v1.RebuildVectorsRequest\x1a).kith.detection.v1.RebuildVectorsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekith/detection/v1/doctor.proto\x12\x11kith.detection.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kith/jobs/v1/jobs.proto\"U\n\x05\x44rift\x12\x10\n\x08point_id\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.kith.detection.v1.DriftKind\x12\x0e\n\x06\x66ields\x18\x03 \x03(\t\"\xda\x01\n\x10\x43ollectionReport\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x16\n\x0epostgres_count\x18\x03 \x01(\x03\x12\x14\n\x0cqdrant_count\x18\x04 \x01(\x03\x12\x10\n\x08\x63ompared\x18\x05 \x01(\x03\x12\x0f\n\x07missing\x18\x06 \x01(\x03\x12\x11\n\tstrangers\x18\x07 \x01(\x03\x12\r\n\x05stale\x18\x08 \x01(\x03\x12(\n\x06\x64rifts\x18\t \x03(\x0b\x32\x18.kith.detection.v1.Drift\"\x84\x01\n\x17\x43heckConsistencyRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12,\n\x05\x64\x65pth\x18\x02 \x01(\x0e\x32\x1d.kith.detection.v1.CheckDepth\x12\x13\n\x0bsample_size\x18\x03 \x01(\x05\x12\x12\n\ncollection\x18\x04 \x01(\t\"\xe3\x01\n\x18\x43heckConsistencyResponse\x12\x12\n\nconsistent\x18\x01 \x01(\x08\x12\x38\n\x0b\x63ollections\x18\x02 \x03(\x0b\x32#.kith.detection.v1.CollectionReport\x12\x16\n\x0eoutbox_waiting\x18\x03 \x01(\x03\x12\x31\n\routbox_oldest\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncheck_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x10ReconcileRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\"3\n\x11ReconcileResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"S\n\x15RebuildVectorsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\"8\n\x16RebuildVectorsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job*o\n\nCheckDepth\x12\x1b\n\x17\x43HECK_DEPTH_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HECK_DEPTH_COUNTS\x10\x01\x12\x16\n\x12\x43HECK_DEPTH_SAMPLE\x10\x02\x12\x14\n\x10\x43HECK_DEPTH_FULL\x10\x03*n\n\tDriftKind\x12\x1a\n\x16\x44RIFT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44RIFT_KIND_MISSING\x10\x01\x12\x17\n\x13\x44RIFT_KIND_STRANGER\x10\x02\x12\x14\n\x10\x44RIFT_KIND_STALE\x10\x03\x32\xbb\x02\n\rDoctorService\x12k\n\x10\x43heckConsistency\x12*.kith.detection.v1.CheckConsistencyRequest\x1a+.kith.detection.v1.CheckConsistencyResponse\x12V\n\tReconcile\x12#.kith.detection.v1.ReconcileRequest\x1a$.kith.detection.v1.ReconcileResponse\x12\x65\n\x0eRebuildVectors\x12(.kith.detection.v1.RebuildVectorsRequest\x1a).kith.detection.v1.RebuildVectorsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kith.detection.v1.doctor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHECKDEPTH']._serialized_start=999
-  _globals['_CHECKDEPTH']._serialized_end=1110
-  _globals['_DRIFTKIND']._serialized_start=1112
-  _globals['_DRIFTKIND']._serialized_end=1222
+  _globals['_CHECKDEPTH']._serialized_start=1060
+  _globals['_CHECKDEPTH']._serialized_end=1171
+  _globals['_DRIFTKIND']._serialized_start=1173
+  _globals['_DRIFTKIND']._serialized_end=1283
   _globals['_DRIFT']._serialized_start=111
   _globals['_DRIFT']._serialized_end=196
   _globals['_COLLECTIONREPORT']._serialized_start=199
   _globals['_COLLECTIONREPORT']._serialized_end=417
-  _globals['_CHECKCONSISTENCYREQUEST']._serialized_start=419
-  _globals['_CHECKCONSISTENCYREQUEST']._serialized_end=531
-  _globals['_CHECKCONSISTENCYRESPONSE']._serialized_start=534
-  _globals['_CHECKCONSISTENCYRESPONSE']._serialized_end=761
-  _globals['_RECONCILEREQUEST']._serialized_start=763
-  _globals['_RECONCILEREQUEST']._serialized_end=821
-  _globals['_RECONCILERESPONSE']._serialized_start=823
-  _globals['_RECONCILERESPONSE']._serialized_end=874
-  _globals['_REBUILDVECTORSREQUEST']._serialized_start=876
-  _globals['_REBUILDVECTORSREQUEST']._serialized_end=939
-  _globals['_REBUILDVECTORSRESPONSE']._serialized_start=941
-  _globals['_REBUILDVECTORSRESPONSE']._serialized_end=997
-  _globals['_DOCTORSERVICE']._serialized_start=1225
-  _globals['_DOCTORSERVICE']._serialized_end=1540
+  _globals['_CHECKCONSISTENCYREQUEST']._serialized_start=420
+  _globals['_CHECKCONSISTENCYREQUEST']._serialized_end=552
+  _globals['_CHECKCONSISTENCYRESPONSE']._serialized_start=555
+  _globals['_CHECKCONSISTENCYRESPONSE']._serialized_end=782
+  _globals['_RECONCILEREQUEST']._serialized_start=784
+  _globals['_RECONCILEREQUEST']._serialized_end=862
+  _globals['_RECONCILERESPONSE']._serialized_start=864
+  _globals['_RECONCILERESPONSE']._serialized_end=915
+  _globals['_REBUILDVECTORSREQUEST']._serialized_start=917
+  _globals['_REBUILDVECTORSREQUEST']._serialized_end=1000
+  _globals['_REBUILDVECTORSRESPONSE']._serialized_start=1002
+  _globals['_REBUILDVECTORSRESPONSE']._serialized_end=1058
+  _globals['_DOCTORSERVICE']._serialized_start=1286
+  _globals['_DOCTORSERVICE']._serialized_end=1601
 # @@protoc_insertion_point(module_scope)

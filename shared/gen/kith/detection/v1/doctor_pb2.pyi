@@ -155,20 +155,24 @@ class CheckConsistencyRequest(_message.Message):
     LIBRARY_ID_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     depth: Global___CheckDepth.ValueType
     sample_size: _builtins.int
     """For SAMPLE; default 1000, at most 100,000."""
+    collection: _builtins.str
+    """Only this collection; empty = all of the library's."""
     def __init__(
         self,
         *,
         library_id: _builtins.str = ...,
         depth: Global___CheckDepth.ValueType = ...,
         sample_size: _builtins.int = ...,
+        collection: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "library_id", b"library_id", "sample_size", b"sample_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "depth", b"depth", "library_id", b"library_id", "sample_size", b"sample_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,17 +220,21 @@ class ReconcileRequest(_message.Message):
 
     LIBRARY_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     request_id: _builtins.str
+    collection: _builtins.str
+    """Only this collection; empty = all of the library's."""
     def __init__(
         self,
         *,
         library_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        collection: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_id", b"library_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "library_id", b"library_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,17 +266,21 @@ class RebuildVectorsRequest(_message.Message):
 
     LIBRARY_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     request_id: _builtins.str
+    collection: _builtins.str
+    """Only this collection; empty = all of the library's."""
     def __init__(
         self,
         *,
         library_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        collection: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_id", b"library_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "library_id", b"library_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

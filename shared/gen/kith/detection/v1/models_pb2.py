@@ -26,41 +26,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kith.jobs.v1 import jobs_pb2 as kith_dot_jobs_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekith/detection/v1/models.proto\x12\x11kith.detection.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kith/jobs/v1/jobs.proto\"\xb2\x01\n\x05Model\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0c\n\x04pack\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.kith.detection.v1.ModelState\x12\x12\n\nface_count\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x01\n\x0bModelReport\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x16\n\x0etar_at_far_1e3\x18\x02 \x01(\x01\x12\x1c\n\x14threshold_at_far_1e3\x18\x03 \x01(\x01\x12\x0b\n\x03\x65\x65r\x18\x04 \x01(\x01\x12\x15\n\rgenuine_pairs\x18\x05 \x01(\x03\x12\x16\n\x0eimpostor_pairs\x18\x06 \x01(\x03\"\xcc\x02\n\x0eModelMigration\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12\x1a\n\x12\x66rom_model_version\x18\x03 \x01(\t\x12\x18\n\x10to_model_version\x18\x04 \x01(\t\x12\x1e\n\x03job\x18\x05 \x01(\x0b\x32\x11.kith.jobs.v1.Job\x12\x33\n\x0b\x66rom_report\x18\x06 \x01(\x0b\x32\x1e.kith.detection.v1.ModelReport\x12\x31\n\tto_report\x18\x07 \x01(\x0b\x32\x1e.kith.detection.v1.ModelReport\x12\x1b\n\x13neighbour_agreement\x18\x08 \x01(\x01\x12\x31\n\rcut_over_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"\'\n\x11ListModelsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.kith.detection.v1.Model\"^\n\x1aStartModelMigrationRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x18\n\x10to_model_version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"S\n\x1bStartModelMigrationResponse\x12\x34\n\tmigration\x18\x01 \x01(\x0b\x32!.kith.detection.v1.ModelMigration\"D\n\x18GetModelMigrationRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0cmigration_id\x18\x02 \x01(\t\"Q\n\x19GetModelMigrationResponse\x12\x34\n\tmigration\x18\x01 \x01(\x0b\x32!.kith.detection.v1.ModelMigration\"a\n\x13\x43utOverModelRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0cmigration_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"L\n\x14\x43utOverModelResponse\x12\x34\n\tmigration\x18\x01 \x01(\x0b\x32!.kith.detection.v1.ModelMigration\"b\n\x14RollBackModelRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0cmigration_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"M\n\x15RollBackModelResponse\x12\x34\n\tmigration\x18\x01 \x01(\x0b\x32!.kith.detection.v1.ModelMigration*r\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_STATE_ACTIVE\x10\x01\x12\x16\n\x12MODEL_STATE_SHADOW\x10\x02\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x03\x32\x94\x04\n\x0cModelService\x12Y\n\nListModels\x12$.kith.detection.v1.ListModelsRequest\x1a%.kith.detection.v1.ListModelsResponse\x12t\n\x13StartModelMigration\x12-.kith.detection.v1.StartModelMigrationRequest\x1a..kith.detection.v1.StartModelMigrationResponse\x12n\n\x11GetModelMigration\x12+.kith.detection.v1.GetModelMigrationRequest\x1a,.kith.detection.v1.GetModelMigrationResponse\x12_\n\x0c\x43utOverModel\x12&.kith.detection.v1.CutOverModelRequest\x1a\'.kith.detection.v1.CutOverModelResponse\x12\x62\n\rRollBackModel\x12\'.kith.detection.v1.RollBackModelRequest\x1a(.kith.detection.v1.RollBackModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekith/detection/v1/models.proto\x12\x11kith.detection.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kith/jobs/v1/jobs.proto\"\xb2\x01\n\x05Model\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0c\n\x04pack\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.kith.detection.v1.ModelState\x12\x12\n\nface_count\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x03\n\x0bModelReport\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x16\n\x0etar_at_far_1e3\x18\x02 \x01(\x01\x12\x1c\n\x14threshold_at_far_1e3\x18\x03 \x01(\x01\x12\x0b\n\x03\x65\x65r\x18\x04 \x01(\x01\x12\x15\n\rgenuine_pairs\x18\x05 \x01(\x03\x12\x16\n\x0eimpostor_pairs\x18\x06 \x01(\x03\x12\x42\n\nthresholds\x18\x07 \x03(\x0b\x32..kith.detection.v1.ModelReport.ThresholdsEntry\x12W\n\x15\x65quivalent_thresholds\x18\x08 \x03(\x0b\x32\x38.kith.detection.v1.ModelReport.EquivalentThresholdsEntry\x1a\x31\n\x0fThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a;\n\x19\x45quivalentThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa4\x03\n\x0eModelMigration\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12\x1a\n\x12\x66rom_model_version\x18\x03 \x01(\t\x12\x18\n\x10to_model_version\x18\x04 \x01(\t\x12\x1e\n\x03job\x18\x05 \x01(\x0b\x32\x11.kith.jobs.v1.Job\x12\x33\n\x0b\x66rom_report\x18\x06 \x01(\x0b\x32\x1e.kith.detection.v1.ModelReport\x12\x31\n\tto_report\x18\x07 \x01(\x0b\x32\x1e.kith.detection.v1.ModelReport\x12\x1b\n\x13neighbour_agreement\x18\x08 \x01(\x01\x12\x31\n\rcut_over_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12\r\n\x05\x66\x61\x63\x65s\x18\x0b \x01(\x03\x12\x16\n\x0e\x66\x61\x63\x65s_embedded\x18\x0c \x01(\x03\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x11ListModelsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.kith.detection.v1.Model\"^\n\x1aStartModelMigrationRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x18\n\x10to_model_version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"S\n\x1bStartModelMigrationResponse\x12\x34\n\tmigration\x18\x01 \x01(\x0b\x32!.kith.detection.v1.ModelMigration\"D\n\x18GetModelMigrationRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0cmigration_id\x18\x02 \x01(\t\"Q\n\x19GetModelMigrationResponse\x12\x34\n\tmigration\x18\x01 \x01(\x0b\x32!.kith.detection.v1.ModelMigration\"x\n\x13\x43utOverModelRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0cmigration_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rallow_missing\x18\x05 \x01(\x08\"L\n\x14\x43utOverModelResponse\x12\x34\n\tmigration\x18\x01 \x01(\x0b\x32!.kith.detection.v1.ModelMigration\"b\n\x14RollBackModelRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0cmigration_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"M\n\x15RollBackModelResponse\x12\x34\n\tmigration\x18\x01 \x01(\x0b\x32!.kith.detection.v1.ModelMigration*r\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_STATE_ACTIVE\x10\x01\x12\x16\n\x12MODEL_STATE_SHADOW\x10\x02\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x03\x32\x94\x04\n\x0cModelService\x12Y\n\nListModels\x12$.kith.detection.v1.ListModelsRequest\x1a%.kith.detection.v1.ListModelsResponse\x12t\n\x13StartModelMigration\x12-.kith.detection.v1.StartModelMigrationRequest\x1a..kith.detection.v1.StartModelMigrationResponse\x12n\n\x11GetModelMigration\x12+.kith.detection.v1.GetModelMigrationRequest\x1a,.kith.detection.v1.GetModelMigrationResponse\x12_\n\x0c\x43utOverModel\x12&.kith.detection.v1.CutOverModelRequest\x1a\'.kith.detection.v1.CutOverModelResponse\x12\x62\n\rRollBackModel\x12\'.kith.detection.v1.RollBackModelRequest\x1a(.kith.detection.v1.RollBackModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kith.detection.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=1575
-  _globals['_MODELSTATE']._serialized_end=1689
+  _globals['_MODELREPORT_THRESHOLDSENTRY']._loaded_options = None
+  _globals['_MODELREPORT_THRESHOLDSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELREPORT_EQUIVALENTTHRESHOLDSENTRY']._loaded_options = None
+  _globals['_MODELREPORT_EQUIVALENTTHRESHOLDSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELSTATE']._serialized_start=1955
+  _globals['_MODELSTATE']._serialized_end=2069
   _globals['_MODEL']._serialized_start=112
   _globals['_MODEL']._serialized_end=290
   _globals['_MODELREPORT']._serialized_start=293
-  _globals['_MODELREPORT']._serialized_end=443
-  _globals['_MODELMIGRATION']._serialized_start=446
-  _globals['_MODELMIGRATION']._serialized_end=778
-  _globals['_LISTMODELSREQUEST']._serialized_start=780
-  _globals['_LISTMODELSREQUEST']._serialized_end=819
-  _globals['_LISTMODELSRESPONSE']._serialized_start=821
-  _globals['_LISTMODELSRESPONSE']._serialized_end=883
-  _globals['_STARTMODELMIGRATIONREQUEST']._serialized_start=885
-  _globals['_STARTMODELMIGRATIONREQUEST']._serialized_end=979
-  _globals['_STARTMODELMIGRATIONRESPONSE']._serialized_start=981
-  _globals['_STARTMODELMIGRATIONRESPONSE']._serialized_end=1064
-  _globals['_GETMODELMIGRATIONREQUEST']._serialized_start=1066
-  _globals['_GETMODELMIGRATIONREQUEST']._serialized_end=1134
-  _globals['_GETMODELMIGRATIONRESPONSE']._serialized_start=1136
-  _globals['_GETMODELMIGRATIONRESPONSE']._serialized_end=1217
-  _globals['_CUTOVERMODELREQUEST']._serialized_start=1219
-  _globals['_CUTOVERMODELREQUEST']._serialized_end=1316
-  _globals['_CUTOVERMODELRESPONSE']._serialized_start=1318
-  _globals['_CUTOVERMODELRESPONSE']._serialized_end=1394
-  _globals['_ROLLBACKMODELREQUEST']._serialized_start=1396
-  _globals['_ROLLBACKMODELREQUEST']._serialized_end=1494
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=1496
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=1573
-  _globals['_MODELSERVICE']._serialized_start=1692
-  _globals['_MODELSERVICE']._serialized_end=2224
+  _globals['_MODELREPORT']._serialized_end=712
+  _globals['_MODELREPORT_THRESHOLDSENTRY']._serialized_start=602
+  _globals['_MODELREPORT_THRESHOLDSENTRY']._serialized_end=651
+  _globals['_MODELREPORT_EQUIVALENTTHRESHOLDSENTRY']._serialized_start=653
+  _globals['_MODELREPORT_EQUIVALENTTHRESHOLDSENTRY']._serialized_end=712
+  _globals['_MODELMIGRATION']._serialized_start=715
+  _globals['_MODELMIGRATION']._serialized_end=1135
+  _globals['_LISTMODELSREQUEST']._serialized_start=1137
+  _globals['_LISTMODELSREQUEST']._serialized_end=1176
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1178
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1240
+  _globals['_STARTMODELMIGRATIONREQUEST']._serialized_start=1242
+  _globals['_STARTMODELMIGRATIONREQUEST']._serialized_end=1336
+  _globals['_STARTMODELMIGRATIONRESPONSE']._serialized_start=1338
+  _globals['_STARTMODELMIGRATIONRESPONSE']._serialized_end=1421
+  _globals['_GETMODELMIGRATIONREQUEST']._serialized_start=1423
+  _globals['_GETMODELMIGRATIONREQUEST']._serialized_end=1491
+  _globals['_GETMODELMIGRATIONRESPONSE']._serialized_start=1493
+  _globals['_GETMODELMIGRATIONRESPONSE']._serialized_end=1574
+  _globals['_CUTOVERMODELREQUEST']._serialized_start=1576
+  _globals['_CUTOVERMODELREQUEST']._serialized_end=1696
+  _globals['_CUTOVERMODELRESPONSE']._serialized_start=1698
+  _globals['_CUTOVERMODELRESPONSE']._serialized_end=1774
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=1776
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=1874
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=1876
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=1953
+  _globals['_MODELSERVICE']._serialized_start=2072
+  _globals['_MODELSERVICE']._serialized_end=2604
 # @@protoc_insertion_point(module_scope)

@@ -88,12 +88,54 @@ class ModelReport(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ThresholdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class EquivalentThresholdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     TAR_AT_FAR_1E3_FIELD_NUMBER: _builtins.int
     THRESHOLD_AT_FAR_1E3_FIELD_NUMBER: _builtins.int
     EER_FIELD_NUMBER: _builtins.int
     GENUINE_PAIRS_FIELD_NUMBER: _builtins.int
     IMPOSTOR_PAIRS_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
+    EQUIVALENT_THRESHOLDS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     tar_at_far_1e3: _builtins.float
     """True accepts among same-person pairs where one in a thousand different-person pairs is accepted."""
@@ -103,6 +145,14 @@ class ModelReport(_message.Message):
     """Equal error rate."""
     genuine_pairs: _builtins.int
     impostor_pairs: _builtins.int
+    @_builtins.property
+    def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The cosines in use under this model, by name (link_floor, suggest, ...)."""
+
+    @_builtins.property
+    def equivalent_thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """For each threshold of the other model, the cosine of this one that lets as many different-person pairs pass."""
+
     def __init__(
         self,
         *,
@@ -112,10 +162,12 @@ class ModelReport(_message.Message):
         eer: _builtins.float = ...,
         genuine_pairs: _builtins.int = ...,
         impostor_pairs: _builtins.int = ...,
+        thresholds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        equivalent_thresholds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eer", b"eer", "genuine_pairs", b"genuine_pairs", "impostor_pairs", b"impostor_pairs", "model_version", b"model_version", "tar_at_far_1e3", b"tar_at_far_1e3", "threshold_at_far_1e3", b"threshold_at_far_1e3"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eer", b"eer", "equivalent_thresholds", b"equivalent_thresholds", "genuine_pairs", b"genuine_pairs", "impostor_pairs", b"impostor_pairs", "model_version", b"model_version", "tar_at_far_1e3", b"tar_at_far_1e3", "threshold_at_far_1e3", b"threshold_at_far_1e3", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -135,6 +187,9 @@ class ModelMigration(_message.Message):
     NEIGHBOUR_AGREEMENT_FIELD_NUMBER: _builtins.int
     CUT_OVER_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FACES_FIELD_NUMBER: _builtins.int
+    FACES_EMBEDDED_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     library_id: _builtins.str
     from_model_version: _builtins.str
@@ -142,6 +197,9 @@ class ModelMigration(_message.Message):
     neighbour_agreement: _builtins.float
     """Share of the ten nearest neighbours that both models agree on, 0..1."""
     etag: _builtins.str
+    faces: _builtins.int
+    """Faces of the library, and those of them that have a vector of the new model."""
+    faces_embedded: _builtins.int
     @_builtins.property
     def job(self) -> _jobs_pb2.Job: ...
     @_builtins.property
@@ -149,7 +207,11 @@ class ModelMigration(_message.Message):
     @_builtins.property
     def to_report(self) -> Global___ModelReport: ...
     @_builtins.property
-    def cut_over_time(self) -> _timestamp_pb2.Timestamp: ...
+    def cut_over_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset before CutOverModel and after RollBackModel."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -163,10 +225,13 @@ class ModelMigration(_message.Message):
         neighbour_agreement: _builtins.float = ...,
         cut_over_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        faces: _builtins.int = ...,
+        faces_embedded: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cut_over_time", b"cut_over_time", "from_report", b"from_report", "job", b"job", "to_report", b"to_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cut_over_time", b"cut_over_time", "from_report", b"from_report", "job", b"job", "to_report", b"to_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_over_time", b"cut_over_time", "etag", b"etag", "from_model_version", b"from_model_version", "from_report", b"from_report", "id", b"id", "job", b"job", "library_id", b"library_id", "neighbour_agreement", b"neighbour_agreement", "to_model_version", b"to_model_version", "to_report", b"to_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cut_over_time", b"cut_over_time", "etag", b"etag", "faces", b"faces", "faces_embedded", b"faces_embedded", "from_model_version", b"from_model_version", "from_report", b"from_report", "id", b"id", "job", b"job", "library_id", b"library_id", "neighbour_agreement", b"neighbour_agreement", "to_model_version", b"to_model_version", "to_report", b"to_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -308,12 +373,17 @@ class CutOverModelRequest(_message.Message):
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     migration_id: _builtins.str
     """Required."""
     etag: _builtins.str
     """Required."""
     request_id: _builtins.str
+    allow_missing: _builtins.bool
+    """Cut over although some faces have no vector of the new model (their photo cannot be read any more, say). Such faces are
+    found by no search until they have one.
+    """
     def __init__(
         self,
         *,
@@ -321,10 +391,11 @@ class CutOverModelRequest(_message.Message):
         migration_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "library_id", b"library_id", "migration_id", b"migration_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "etag", b"etag", "library_id", b"library_id", "migration_id", b"migration_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,7 +74,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StartModelMigration(self, request, context):
-        """Embeds every face again with another model, beside the vectors in use, as a resumable job.
+        """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
+        embeds what is still missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +89,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CutOverModel(self, request, context):
-        """Makes the new model the active one, in one step. FAILED_PRECONDITION until every face is embedded.
+        """Makes the new model the active one, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE until every face is embedded,
+        unless `allow_missing`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

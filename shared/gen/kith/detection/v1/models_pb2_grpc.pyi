@@ -18,11 +18,15 @@ class ModelServiceStub:
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """Models this library has vectors of, the active one first."""
     StartModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.StartModelMigrationRequest, _models_pb2.StartModelMigrationResponse]
-    """Embeds every face again with another model, beside the vectors in use, as a resumable job."""
+    """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
+    embeds what is still missing.
+    """
     GetModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelMigrationRequest, _models_pb2.GetModelMigrationResponse]
     """How far it is, and the shadow report: both models measured on the human-confirmed assignments."""
     CutOverModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CutOverModelRequest, _models_pb2.CutOverModelResponse]
-    """Makes the new model the active one, in one step. FAILED_PRECONDITION until every face is embedded."""
+    """Makes the new model the active one, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE until every face is embedded,
+    unless `allow_missing`.
+    """
     RollBackModel: _aio.UnaryUnaryMultiCallable[_models_pb2.RollBackModelRequest, _models_pb2.RollBackModelResponse]
     """Makes the previous model the active one again."""
 
@@ -41,7 +45,9 @@ class ModelServiceServicer:
         request: _models_pb2.StartModelMigrationRequest,
         context: _aio.ServicerContext[_models_pb2.StartModelMigrationRequest, _abc.Awaitable[_models_pb2.StartModelMigrationResponse]],
     ) -> _abc.Awaitable[_models_pb2.StartModelMigrationResponse]:
-        """Embeds every face again with another model, beside the vectors in use, as a resumable job."""
+        """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
+        embeds what is still missing.
+        """
 
     def GetModelMigration(
         self,
@@ -55,7 +61,9 @@ class ModelServiceServicer:
         request: _models_pb2.CutOverModelRequest,
         context: _aio.ServicerContext[_models_pb2.CutOverModelRequest, _abc.Awaitable[_models_pb2.CutOverModelResponse]],
     ) -> _abc.Awaitable[_models_pb2.CutOverModelResponse]:
-        """Makes the new model the active one, in one step. FAILED_PRECONDITION until every face is embedded."""
+        """Makes the new model the active one, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE until every face is embedded,
+        unless `allow_missing`.
+        """
 
     def RollBackModel(
         self,
