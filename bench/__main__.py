@@ -6,12 +6,15 @@ import argparse
 import importlib
 import pkgutil
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 import bench.areas
+from bench.options import BenchOptions
 from bench.rows import write_results
+from deploy.local.services import DEMO_PACK
 
 
 def main() -> int:
@@ -21,13 +24,16 @@ def main() -> int:
     )
     parser.add_argument("areas", nargs="*", metavar="AREA", help=f"what to measure: {', '.join(areas)} (default: all)")
     parser.add_argument("--repeat", type=int, default=1, help="runs per figure")
+    parser.add_argument("--pack", type=Path, default=DEMO_PACK, help="model pack's folder (default: the demo's)")
+    parser.add_argument("--photos", type=Path, help="folder of photos to detect on (default: drawn ones)")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.areas) - set(areas))
     if unknown:
         parser.error(f"no such area: {', '.join(unknown)} (there are: {', '.join(areas)})")
+    options = BenchOptions(arguments.repeat, arguments.pack.resolve(), arguments.photos)
     console = Console()
     for area in arguments.areas or areas:
-        rows = importlib.import_module(f"bench.areas.{area}").measure(arguments.repeat)
+        rows = importlib.import_module(f"bench.areas.{area}").measure(options)
         path = write_results(area, rows)
         table = Table("row", "metric", "value", "n", "spread", title=area, title_justify="left")
         for row in rows:

@@ -9,6 +9,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+from bench.options import BenchOptions
 from bench.rows import ROOT, BenchRow, make_row
 
 COMMAND = "make bench AREA=demo"
@@ -21,10 +22,10 @@ QUALITY = (
 )
 
 
-def measure(repeat: int) -> list[BenchRow]:
-    """Run the demo ``repeat`` times in fresh folders."""
+def measure(options: BenchOptions) -> list[BenchRow]:
+    """Run the demo in fresh folders."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for _ in range(repeat):
+    for _ in range(options.repeat):
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([sys.executable, "-m", "demo", "--out", folder], cwd=ROOT, check=True)
             summary = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))

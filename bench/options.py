@@ -1,0 +1,17 @@
+"""What a measurement may be told on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.services import DEMO_PACK
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """``repeat`` runs per figure; ``pack``: folder of the model pack; ``photos``: a folder of photos, None = drawn ones."""
+
+    repeat: int = 1
+    pack: Path = DEMO_PACK
+    photos: Path | None = None
