@@ -11,6 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -82,7 +83,9 @@ class ServiceAddresses(Section):
     """Where the four services answer, as gRPC targets."""
 
     detection: str = "127.0.0.1:50051"
-    detection_next: str | None = Field(None, description="Detectors of another pack, while a library moves to its model.")
+    detection_next: str | None = Field(
+        None, description="Detectors of another pack, while a library moves to its model."
+    )
     clustering: str = "127.0.0.1:50061"
     persons: str = "127.0.0.1:50071"
     suggestions: str = "127.0.0.1:50081"
@@ -145,6 +148,16 @@ class TelemetrySettings(Section):
     otlp_endpoint: str | None = Field(None, description="OTLP/gRPC collector for traces; unset = no traces are made.")
 
 
+class PhotoStoreSettings(Section):
+    """How to reach the photos of one remote root. Credentials are no setting: see docs/operations.md, Photos."""
+
+    endpoint: str | None = Field(None, description="s3, gs: base url of the store if it is not Amazon's or Google's.")
+    region: str | None = Field(None, description="s3 only; default AWS_REGION, else us-east-1.")
+    allow_http: bool = Field(False, description="s3, gs: the endpoint may be reached without TLS.")
+    anonymous: bool = Field(False, description="s3, gs: requests are not signed and no credentials are looked for.")
+    ca_file: Path | None = Field(None, description="PEM certificates to trust besides the usual ones.")
+
+
 class ImageSettings(Section):
     """What may be read as a photo, and from where."""
 
@@ -153,7 +166,38 @@ class ImageSettings(Section):
     max_pixels: int = Field(60_000_000, ge=1, description="Width x height above it is refused before decoding.")
     min_side: int = Field(16, ge=1)
     decode_timeout_s: float = Field(10.0, gt=0)
-    file_roots: tuple[Path, ...] = Field((), description="file: uris are read only below these folders.")
+    read_timeout_s: float = Field(30.0, gt=0, description="For a photo read from a uri, all retries included.")
+    roots: tuple[str, ...] = Field(
+        (),
+        description="uris are read only below these: file:///photos, s3://bucket/prefix/, gs://bucket/, https://host/path/.",
+    )
+    stores: dict[str, PhotoStoreSettings] = Field({}, description="By root, exactly as it is written in `roots`.")
+
+    @field_validator("roots")
+    @classmethod
+    def roots_are_uris(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for root in value:
+            parts = urlsplit(root)
+            if parts.scheme not in ("file", "s3", "gs", "https", "http"):
+                raise ValueError(
+                    f"'{root}' is no root: write file:///folder, s3://bucket/, gs://bucket/ or https://host/"
+                )
+            if "@" in parts.netloc or parts.query or parts.fragment:
+                raise ValueError("a root holds no credentials, no query and no fragment")
+            if (parts.scheme == "file") != (parts.netloc == ""):
+                raise ValueError(f"'{root}' is no root: file: names no host, the other schemes must name one")
+            if "//" in parts.path or {".", ".."} & set(parts.path.split("/")):
+                raise ValueError(f"'{root}' is no root: its path has empty or dotted segments")
+            # Reading it is what checks it.
+            _ = parts.port
+        return value
+
+    @model_validator(mode="after")
+    def stores_are_of_remote_roots(self) -> Self:
+        for root in self.stores:
+            if root not in self.roots or root.startswith("file:"):
+                raise ValueError(f"images.stores: '{root}' is not a remote root of images.roots")
+        return self
 
 
 class Provider(StrEnum):
@@ -187,13 +231,20 @@ class DetectionSettings(Section):
     min_quality: float = Field(0.0, ge=0, le=1, description="Faces below it are not kept.")
     redetect_iou: float = Field(0.5, gt=0, le=1, description="A detection this close to a stored box is the same face.")
     max_faces: int = Field(500, ge=1, description="The best by confidence are kept.")
+    second_pass: bool = Field(False, description="Look again, in tiles, at large photos with small faces or none.")
+    second_pass_min_px: int = Field(
+        2000, ge=1, description="Longer side of a photo, from which it may be looked at twice."
+    )
     batch_max: int = Field(16, ge=1, description="Photos per inference on a GPU; always 1 on CPU.")
     batch_wait_ms: float = Field(4.0, ge=0)
     queue_max: int = Field(64, ge=1, description="Photos waiting for inference; above it RESOURCE_EXHAUSTED.")
+    max_waiting_mb: int = Field(1024, ge=16, description="Decoded photos that may be held at once, for all callers.")
     stream_window: int = Field(16, ge=1, description="DetectStream: photos in flight per stream.")
     session_slice: int = Field(256, ge=1, description="Photos per job slice.")
     session_batch: int = Field(16, ge=1, description="Photos stored per transaction.")
     crop_margin: float = Field(0.25, ge=0, le=2)
+    crop_cache_mb: int = Field(64, ge=0, description="Memory of a server for crops it has cut; 0 keeps none.")
+    crop_cache_ttl_s: float = Field(300.0, gt=0, description="A crop is cut anew after this long.")
 
 
 class QualitySettings(Section):

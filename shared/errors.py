@@ -132,8 +132,10 @@ class NotFound(KithError):
     code = Code.NOT_FOUND
     reason = Reason.RESOURCE_NOT_FOUND
 
-    def __init__(self, resource: str, identifier: str) -> None:
-        super().__init__(f"{resource} '{identifier}' not found", metadata={"resource": resource, "id": identifier})
+    def __init__(self, resource: str, identifier: str, *, violations: Sequence[FieldViolation] = ()) -> None:
+        """``violations`` name every missing one, where a request named several."""
+        metadata = {"resource": resource, "id": identifier}
+        super().__init__(f"{resource} '{identifier}' not found", metadata=metadata, violations=violations)
 
 
 class AlreadyExists(KithError):

@@ -12,6 +12,7 @@ from shared.clock import Clock
 from shared.errors import InvalidRequest
 
 CLUSTER_ID = re.compile(r"^clu_[0-9a-f]{12}$")
+MODEL_VERSION = re.compile(r"^[a-z0-9][a-z0-9_]{0,40}$")
 LIBRARY_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 DEFAULT_LIBRARY = "default"
 MAX_ASSET_ID = 128
@@ -74,6 +75,13 @@ def parse_library_id(value: str, field: str = "library_id") -> str:
         return DEFAULT_LIBRARY
     if not LIBRARY_ID.fullmatch(value):
         raise InvalidRequest(f"{field} must be 1..64 letters, digits, '.', '_' or '-'", field=field)
+    return value
+
+
+def parse_model_version(value: str, field: str = "model_version") -> str:
+    """Check the name of an embedding space; raises :class:`InvalidRequest` naming ``field``."""
+    if not MODEL_VERSION.fullmatch(value):
+        raise InvalidRequest(f"{field} must be 1..41 small letters, digits or '_', a '_' not first", field=field)
     return value
 
 

@@ -25,7 +25,10 @@ from shared.rpc.health import LIVENESS
 # matchLabelKeys in topology spread constraints and unhealthyPodEvictionPolicy are on by default from here.
 OLDEST_KUBERNETES = "1.30"
 
-SERVICES = tuple(ServiceAddresses.model_fields)
+SERVICES = tuple(name for name, field in ServiceAddresses.model_fields.items() if field.default is not None)
+# The second is there only while libraries move from one model to another.
+NEXT_DETECTION = "detection-next-server"
+DETECTION = frozenset({"detection-server", NEXT_DETECTION})
 PREPARE = "services.detection.prepare"
 MODULES = frozenset(
     [f"services.{name}.{role}" for name in SERVICES for role in ("server", "worker")] + ["shared.migrate", PREPARE]
@@ -51,10 +54,12 @@ def check_schema(manifests: Sequence[Manifest]) -> Iterator[Violation]:
 def check_commands(manifests: Sequence[Manifest], root: Path) -> Iterator[Violation]:
     """Each process is run by exactly one container, as ``python -m MODULE``, and its file is in the tree.
 
+    Those of the detection server are also run by the one of the next model, if there is one.
     Files are asked for once the tree under ``root`` has the first of them.
     """
     present = {module for module in MODULES if (root / module.replace(".", "/")).with_suffix(".py").is_file()}
     run: dict[str, str] = {}
+    again = f"Deployment/{NEXT_DETECTION}"
     for where, container in (found for workload in select_workloads(manifests) for found in walk_containers(workload)):
         match container:
             case {"args": ["python", "-m", module], **rest} if "command" not in rest:
@@ -62,9 +67,10 @@ def check_commands(manifests: Sequence[Manifest], root: Path) -> Iterator[Violat
                     yield Violation(where, f"runs {module}, which is no process of Kith")
                 elif present and module not in present:
                     yield Violation(where, f"runs {module}, which has no file")
-                elif module in run:
+                elif module in run and not where.startswith(again):
                     yield Violation(where, f"runs {module}, as {run[module]} does")
-                run[module] = where
+                if not where.startswith(again):
+                    run[module] = where
             case _:
                 yield Violation(where, "must run `python -m MODULE` by args alone, below the image's init")
     for module in sorted(MODULES - run.keys()):
@@ -74,7 +80,7 @@ def check_commands(manifests: Sequence[Manifest], root: Path) -> Iterator[Violat
 def check_preparation(manifests: Sequence[Manifest]) -> Iterator[Violation]:
     """The collections are prepared before the detection server starts, and nothing else may create or drop any."""
     for workload in select_workloads(manifests):
-        wanted = int(workload["metadata"]["name"] == "detection-server")
+        wanted = int(workload["metadata"]["name"] in DETECTION)
         if sum(map(_prepares, init_containers(workload))) != wanted:
             lacking = "lacks" if wanted else "must not have"
             yield Violation(name_object(workload), f"{lacking} an init container that runs {PREPARE}")

@@ -194,5 +194,5 @@ def _unknown_targets(settings: Settings, manifests: Sequence[Manifest]) -> Itera
     }
     for name in ServiceAddresses.model_fields:
         target = getattr(settings.services, name)
-        if target not in answering:
+        if target is not None and target not in answering:
             yield f"KITH_SERVICES_{name.upper()}={target} is no Service here"

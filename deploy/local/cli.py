@@ -48,6 +48,7 @@ def main() -> None:
     help="First of 50 ports; 0 finds a free block.",
 )
 @click.option("--pack", help="Model pack: a folder, or a name InsightFace knows. Default: the demo's own.")
+@click.option("--next-pack", help="Another model pack, run by a second detection server, for libraries to move to.")
 @click.option(
     "--photos",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -56,9 +57,19 @@ def main() -> None:
 )
 @click.option("--fsync/--no-fsync", default=True, help="Whether PostgreSQL survives a power cut.  [default: fsync]")
 @click.option("--detach/--foreground", default=True, help="Leave it running, or stop it at Ctrl-C.  [default: detach]")
-def up(directory: Path, port_base: int, pack: str | None, photos: tuple[Path, ...], fsync: bool, detach: bool) -> None:
+def up(
+    directory: Path,
+    port_base: int,
+    pack: str | None,
+    next_pack: str | None,
+    photos: tuple[Path, ...],
+    fsync: bool,
+    detach: bool,
+) -> None:
     """Start everything and wait until it is ready."""
-    options = StackOptions(directory=directory, port_base=port_base, pack=pack, photos=photos, fsync=fsync)
+    options = StackOptions(
+        directory=directory, port_base=port_base, pack=pack, next_pack=next_pack, photos=photos, fsync=fsync
+    )
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         stack = start_stack(options, tied=not detach, report=report_changes())
@@ -141,7 +152,7 @@ def report_changes() -> Callable[[StackState], None]:
 def describe_stack(stack: RunningStack) -> str:
     """What a person wants to know about a stack that has just become ready."""
     lines = ["", f"ready; logs and stack.json are in {stack.dir}", ""]
-    lines += [f"  {name:<12} {target}" for name, target in stack.addresses.items()]
+    lines += [f"  {name:<14} {target}" for name, target in stack.addresses.items()]
     lines += ["", "try:"]
     lines += [f"  grpcurl -plaintext {target} list" for target in list(stack.addresses.values())[:1]]
     return "\n".join([*lines, f"  kith status --dir '{stack.dir}'", f"  kith down --dir '{stack.dir}'"])

@@ -21,6 +21,8 @@ BLOCK = 50
 SERVICES = ("detection", "clustering", "persons", "suggestions")
 STORE_OFFSETS = (0, 1, 2, 3)
 SERVICE_OFFSETS = (0, 1, 2, 5, 6)
+# Of the second detection server, in the first one's block.
+NEXT_OFFSETS = (7, 8, 9)
 # Below the range the kernel picks outgoing ports from (32768 on Linux), so nobody gets one of these by accident.
 FREE_RANGE = range(20000, 32000)
 
@@ -62,6 +64,18 @@ class StackPorts:
     def worker_metrics(self, service: str) -> int:
         return self._block(service) + 6
 
+    @property
+    def next_rpc(self) -> int:
+        return self._block("detection") + 7
+
+    @property
+    def next_health(self) -> int:
+        return self._block("detection") + 8
+
+    @property
+    def next_metrics(self) -> int:
+        return self._block("detection") + 9
+
     def _block(self, service: str) -> int:
         return self.base + 10 * (1 + SERVICES.index(service))
 
@@ -83,6 +97,7 @@ def find_free_base(candidates: range = FREE_RANGE) -> int:
     offsets = [
         *STORE_OFFSETS,
         *(10 * (1 + n) + offset for n in range(len(SERVICES)) for offset in SERVICE_OFFSETS),
+        *(10 + offset for offset in NEXT_OFFSETS),
     ]
     for turn in range(len(bases)):
         base = bases[(first + turn) % len(bases)]

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deploy.local.directory import StackDirectory
@@ -28,8 +29,9 @@ def build_environment(
     pack: str | None,
     photos: Sequence[Path],
     stores: Mapping[str, str],
+    next_pack: str | None = None,
 ) -> dict[str, str]:
-    """Every KITH_ variable a process of the stack, or a client of it, needs.
+    """Every KITH_ variable a process of the stack, or a client of it, needs. With ``next_pack`` they name its server too.
 
     Variables the caller has set pass through, except where the stack itself decides: addresses and the stores it runs.
     Raises ``StackError`` for a pack or photo folder that does not exist.
@@ -42,8 +44,10 @@ def build_environment(
         **{f"KITH_SERVICES_{service.upper()}": address(ports.rpc(service)) for service in SERVICES},
         **stores,
     }
+    if next_pack is not None:
+        decided["KITH_SERVICES_DETECTION_NEXT"] = address(ports.next_rpc)
     if photos:
-        decided["KITH_IMAGES_FILE_ROOTS"] = json.dumps([resolve_photos(folder) for folder in photos])
+        decided["KITH_IMAGES_ROOTS"] = json.dumps([resolve_photos(folder) for folder in photos])
     return {**defaults, **mine, **decided}
 
 
@@ -61,7 +65,7 @@ def resolve_photos(folder: Path) -> str:
     path = folder.expanduser().resolve()
     if not path.is_dir():
         raise StackError(f"there is no folder of photos at {path}")
-    return str(path)
+    return path.as_uri()
 
 
 def plan_migrate(env: Mapping[str, str], *, after: tuple[str, ...]) -> ProcessSpec:
@@ -123,6 +127,25 @@ def plan_services(
             )
         )
     return tuple(specs)
+
+
+def plan_next_detection(
+    env: Mapping[str, str], environ: Mapping[str, str], *, pack: str, ports: StackPorts, after: tuple[str, ...]
+) -> tuple[ProcessSpec, ...]:
+    """A second detection server that runs another pack, for libraries that move to its model, and its own preparation."""
+    env = {**env, "KITH_MODEL_PACK": resolve_pack(pack)}
+    prepare = replace(plan_prepare(env, after=after), name="prepare-next")
+    rpc, health, metrics = ports.next_rpc, ports.next_health, ports.next_metrics
+    server = ProcessSpec(
+        name="detection-next",
+        argv=(sys.executable, "-P", "-m", "services.detection.server"),
+        env={**env, **limit_threads(environ, 1), **_port_variables(rpc, health, metrics)},
+        ready=GrpcServes(address(health)),
+        after=(prepare.name,),
+        ports=(Port("rpc", rpc), Port("health", health), Port("metrics", metrics)),
+        stop_grace_s=DRAIN_GRACE_S,
+    )
+    return prepare, server
 
 
 def limit_threads(environ: Mapping[str, str], threads: int) -> dict[str, str]:

@@ -25,7 +25,14 @@ from deploy.local.plan import Plan, ProcessSpec, RestartPolicy
 from deploy.local.ports import FREE_RANGE, StackPorts, address, check_ports_free, find_free_base
 from deploy.local.postgres import database_dsn, plan_postgres
 from deploy.local.process import TAIL_LINES
-from deploy.local.services import ROOT, build_environment, plan_migrate, plan_prepare, plan_services
+from deploy.local.services import (
+    ROOT,
+    build_environment,
+    plan_migrate,
+    plan_next_detection,
+    plan_prepare,
+    plan_services,
+)
 from deploy.local.stopping import stop_stack
 from deploy.local.supervisor import StackState
 from deploy.local.valkey import plan_valkey, redis_url
@@ -42,13 +49,15 @@ class StackOptions:
     """What to start.
 
     ``port_base`` 0 takes a free block from ``free_ports``. ``pack`` is a model pack's name or folder (default: the one
-    in ``demo/pack``); ``photos`` are the folders ``file:`` uris may point into. ``fsync`` False trades durability
-    against a power cut for speed. ``environ`` is what the processes inherit.
+    in ``demo/pack``), ``next_pack`` one that a second detection server is to run; ``photos`` are the folders ``file:``
+    uris may point into. ``fsync`` False trades durability against a power cut for speed. ``environ`` is what the processes
+    inherit.
     """
 
     directory: Path = Path(".kith")
     port_base: int = DEFAULT_PORT_BASE
     pack: str | None = None
+    next_pack: str | None = None
     photos: tuple[Path, ...] = ()
     fsync: bool = True
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -170,11 +179,19 @@ def plan_stack(options: StackOptions, directory: StackDirectory, ports: StackPor
     environ = options.environ
     stores, variables = plan_stores(directory, ports, fsync=options.fsync, environ=environ)
     env = build_environment(
-        environ, directory=directory, ports=ports, pack=options.pack, photos=options.photos, stores=variables
+        environ,
+        directory=directory,
+        ports=ports,
+        pack=options.pack,
+        photos=options.photos,
+        stores=variables,
+        next_pack=options.next_pack,
     )
     migrate = plan_migrate(env, after=tuple(store.name for store in stores))
     prepare = plan_prepare(env, after=(migrate.name,))
     services = plan_services(env, environ, ports=ports, after=(prepare.name,))
+    if options.next_pack is not None:
+        services += plan_next_detection(env, environ, pack=options.next_pack, ports=ports, after=(migrate.name,))
 
     def collect(use: str) -> dict[str, str]:
         return {spec.name: address(p.number) for spec in services for p in spec.ports if p.use == use}

@@ -21,6 +21,11 @@ from kith.detection.v1 import (
     sessions_pb2,
     sessions_pb2_grpc,
 )
+from services.detection.adapters.lookers import open_fleets
+from services.detection.adapters.similar import IndexedFaceSearch
+from services.detection.convert.looks import from_model_info
+from services.detection.convert.models import to_model_info
+from services.detection.domain.crops import CropCache
 from services.detection.domain.looking import FaceFinder
 from services.detection.domain.model import DetectionDeps
 from services.detection.inference.engine import FaceEngine
@@ -28,11 +33,14 @@ from services.detection.servicers.assets import AssetServicer
 from services.detection.servicers.detection import DetectionServicer
 from services.detection.servicers.doctor import DoctorServicer
 from services.detection.servicers.faces import FaceServicer
+from services.detection.servicers.importing import FaceImports
+from services.detection.servicers.models import ModelServicer
 from services.detection.servicers.sessions import SessionServicer
 from shared.foundation import Foundation
 from shared.imaging.decode import ImageDecoder
 from shared.imaging.source import PhotoReader
 from shared.rpc.server import RpcServer
+from shared.vectors.faces import FaceIndex
 from shared.vectors.reconcile import Comparison
 
 # Reading waits for a disk or a network, not for a core.
@@ -58,12 +66,19 @@ def open_threads(stack: AsyncExitStack) -> Threads:
     return Threads(reading, pixels, cores)
 
 
-def build_finder(base: Foundation, engine: FaceEngine, threads: Threads) -> FaceFinder:
+def open_reader(base: Foundation, stack: AsyncExitStack, threads: Threads) -> PhotoReader:
+    """Reads photos from below the configured roots, until ``stack`` ends."""
+    reader = PhotoReader(threads.reading, base.settings.images)
+    stack.push_async_callback(reader.close)
+    return reader
+
+
+def build_finder(base: Foundation, engine: FaceEngine, threads: Threads, reader: PhotoReader) -> FaceFinder:
     """Photo in, faces out, within the configured limits."""
     images = base.settings.images
     return FaceFinder(
         engine,
-        PhotoReader(threads.reading, images),
+        reader,
         ImageDecoder(threads.pixels, images),
         threads.pixel_threads,
         base.settings.detection,
@@ -71,14 +86,31 @@ def build_finder(base: Foundation, engine: FaceEngine, threads: Threads) -> Face
     )
 
 
-def add_services(server: RpcServer, base: Foundation, engine: FaceEngine, threads: Threads) -> None:
-    """Register every service of this server. ModelService answers UNIMPLEMENTED so far."""
+def add_services(
+    server: RpcServer,
+    base: Foundation,
+    stack: AsyncExitStack,
+    engine: FaceEngine,
+    threads: Threads,
+    reader: PhotoReader,
+) -> None:
+    """Register every service of this server; its channels to the other detection servers end with ``stack``."""
     deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
     settings = base.settings
-    finder = build_finder(base, engine, threads)
+    finder = build_finder(base, engine, threads, reader)
+    pack = from_model_info(to_model_info(engine.info))
+    imports = FaceImports(base.database, deps, settings.quality, base.collections, pack, threads.pixels)
     server.add(
         detection_pb2_grpc.add_DetectionServiceServicer_to_server,
-        DetectionServicer(finder, engine.info, settings.detection.stream_window, base.ids),
+        DetectionServicer(
+            base.database,
+            finder,
+            engine.info,
+            pack,
+            settings.detection.stream_window,
+            base.ids,
+            server.admission.wait_draining,
+        ),
         detection_pb2.DESCRIPTOR.services_by_name["DetectionService"].full_name,
     )
     server.add(
@@ -88,7 +120,17 @@ def add_services(server: RpcServer, base: Foundation, engine: FaceEngine, thread
     )
     server.add(
         faces_pb2_grpc.add_FaceServiceServicer_to_server,
-        FaceServicer(base.database, finder, threads.pixels, settings.detection),
+        FaceServicer(
+            base.database,
+            base.mutations,
+            deps,
+            finder,
+            pack,
+            IndexedFaceSearch(FaceIndex(base.qdrant, base.collections)),
+            CropCache(settings.detection, base.metrics),
+            threads.pixels,
+            imports,
+        ),
         faces_pb2.DESCRIPTOR.services_by_name["FaceService"].full_name,
     )
     server.add(
@@ -98,11 +140,13 @@ def add_services(server: RpcServer, base: Foundation, engine: FaceEngine, thread
     )
     server.add(
         doctor_pb2_grpc.add_DoctorServiceServicer_to_server,
-        DoctorServicer(base.database, Comparison(base.qdrant, base.collections), base.clock),
+        DoctorServicer(
+            base.database, base.mutations, deps, base.collections, Comparison(base.qdrant, base.collections)
+        ),
         doctor_pb2.DESCRIPTOR.services_by_name["DoctorService"].full_name,
     )
     server.add(
         models_pb2_grpc.add_ModelServiceServicer_to_server,
-        models_pb2_grpc.ModelServiceServicer(),
+        ModelServicer(base.database, base.mutations, deps, open_fleets(settings, stack, pack), base.collections),
         models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from contextlib import AsyncExitStack
 
-from services.detection.adapters.looker import GrpcLooker
+from services.detection.adapters.lookers import ActiveLooker, open_fleets
+from services.detection.domain import migrating, sessions
 from services.detection.domain.model import DetectionDeps
-from services.detection.domain.sessions import JOB_KIND
 from services.detection.jobs import DetectAssets
+from services.detection.mending_jobs import build_mending
+from services.detection.migration_jobs import MigrateModel
 from shared.config import Settings
 from shared.foundation import Foundation, WorkerProcess, open_foundation, start_worker
 from shared.jobs.execution import JobHandler
-from shared.rpc.channel import open_channel
 from shared.rpc.lifecycle import run_process
+from shared.vectors.reconcile import Comparison
 
 
 async def start(settings: Settings, stack: AsyncExitStack) -> WorkerProcess:
@@ -22,11 +24,14 @@ async def start(settings: Settings, stack: AsyncExitStack) -> WorkerProcess:
 
 
 def open_handlers(base: Foundation, stack: AsyncExitStack) -> dict[str, JobHandler]:
-    """Handlers of this service's jobs, by kind, with a channel to the detection servers that ends with ``stack``."""
-    channel = open_channel(base.settings.services.detection, base.settings.rpc, base.settings.auth)
-    stack.push_async_callback(channel.close)
+    """Handlers of this service's jobs, by kind, with channels to the detection servers that end with ``stack``."""
+    fleets = open_fleets(base.settings, stack)
     deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
-    return {JOB_KIND: DetectAssets(base.database, deps, GrpcLooker(channel))}
+    return {
+        sessions.JOB_KIND: DetectAssets(base.database, deps, ActiveLooker(base.database, fleets)),
+        migrating.JOB_KIND: MigrateModel(base.database, deps, fleets),
+        **build_mending(base.database, base.clock, base.collections, Comparison(base.qdrant, base.collections)),
+    }
 
 
 if __name__ == "__main__":

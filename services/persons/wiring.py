@@ -15,11 +15,13 @@ from kith.persons.v1 import (
     prototypes_pb2_grpc,
 )
 from services.persons.domain.model import PersonsDeps
+from services.persons.jobs import RefreshPeopleHandler
 from services.persons.servicers.assignment import AssignmentServicer
 from services.persons.servicers.person import PersonServicer
 from services.persons.servicers.prototype import PrototypeServicer
 from shared.foundation import Foundation
 from shared.jobs.execution import JobHandler
+from shared.jobs.refreshing import REFRESH_PEOPLE
 from shared.rpc.server import RpcServer
 
 
@@ -59,5 +61,5 @@ def add_services(server: RpcServer, base: Foundation) -> None:
 
 
 def build_handlers(base: Foundation) -> dict[str, JobHandler]:
-    """Handlers of this service's jobs, by kind; none so far."""
-    return {}
+    """Handlers of this service's jobs, by kind."""
+    return {REFRESH_PEOPLE: RefreshPeopleHandler(base.database, build_deps(base))}

@@ -6,10 +6,11 @@ is to happen once its work is safe. Nothing commits by itself half way.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 from sqlalchemy import Executable, text
 from sqlalchemy.engine import CursorResult, Row
 from sqlalchemy.exc import DBAPIError
@@ -51,6 +52,15 @@ class Transaction:
     async def scalar(self, statement: Executable, parameters: Parameters | None = None) -> Any:
         """First column of the first row, or None."""
         return (await self.execute(statement, parameters)).scalar()
+
+    async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> None:
+        """Add many rows by COPY, the cheapest way PostgreSQL has. Values are as asyncpg takes them.
+
+        Errors are asyncpg's own, not SQLAlchemy's.
+        """
+        driver = (await self._connection.get_raw_connection()).driver_connection
+        assert isinstance(driver, asyncpg.Connection)
+        await driver.copy_records_to_table(table, records=records, columns=list(columns))
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once the transaction is committed; never if it is rolled back."""

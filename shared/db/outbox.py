@@ -12,8 +12,20 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy import (
+    ColumnElement,
+    bindparam,
+    column,
+    delete,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 
 from shared.clock import Clock
 from shared.db.engine import Transaction
@@ -21,6 +33,7 @@ from shared.db.notify import Channel, notify
 from shared.db.tables_detection import face_embeddings
 from shared.db.tables_shared import vector_outbox, vector_versions
 
+_LEAP = 100_000
 _KEY = (vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
 
 
@@ -70,7 +83,7 @@ async def queue_faces(tx: Transaction, clock: Clock, library_id: str, face_ids: 
             bindparam("queued_at", clock.now(), type_=vector_outbox.c.queued_at.type),
         )
         .where(face_embeddings.c.library_id == library_id, face_embeddings.c.face_id == func.any(list(face_ids)))
-        .order_by(face_embeddings.c.face_id)
+        .order_by(face_embeddings.c.face_id, face_embeddings.c.model_version)
     )
     columns = ["kind", "point_id", "model_version", "library_id", "queued_at"]
     statement = insert(vector_outbox).from_select(columns, ordered)
@@ -102,7 +115,7 @@ async def claim_points(tx: Transaction, clock: Clock, limit: int, lease: timedel
     claims = [Claim(PointKind(row.kind), row.point_id, row.model_version, row.library_id, version) for row in free]
     await tx.execute(
         update(vector_outbox)
-        .where(tuple_(*_KEY).in_([_key(claim) for claim in claims]))
+        .where(*_are([_key(claim) for claim in claims]))
         .values(claimed_until=now + lease, claim_version=version, dirty=False)
     )
     return claims
@@ -118,9 +131,9 @@ async def settle_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim]) 
         return
     held = await _lock_claims(tx, claims)
     if held:
-        ours = tuple_(*_KEY).in_(sorted(held))
-        await tx.execute(delete(vector_outbox).where(ours, vector_outbox.c.dirty.is_(False)))
-        await tx.execute(update(vector_outbox).where(ours).values(claimed_until=None, claim_version=None))
+        ours = _are(sorted(held))
+        await tx.execute(delete(vector_outbox).where(*ours, vector_outbox.c.dirty.is_(False)))
+        await tx.execute(update(vector_outbox).where(*ours).values(claimed_until=None, claim_version=None))
     await _queue_again(tx, clock, [claim for claim in claims if _key(claim) not in held])
 
 
@@ -133,7 +146,7 @@ async def release_claims(tx: Transaction, clock: Clock, claims: Sequence[Claim],
     held = await _lock_claims(tx, claims) if claims else set()
     if held:
         await tx.execute(
-            update(vector_outbox).where(tuple_(*_KEY).in_(sorted(held))).values(claimed_until=until, claim_version=None)
+            update(vector_outbox).where(*_are(sorted(held))).values(claimed_until=until, claim_version=None)
         )
     await _queue_again(tx, clock, [claim for claim in claims if _key(claim) not in held])
 
@@ -145,6 +158,35 @@ async def count_waiting(tx: Transaction, library_id: str | None = None) -> tuple
         statement = statement.where(vector_outbox.c.library_id == library_id)
     row = (await tx.rows(statement))[0]
     return row.waiting, row.oldest
+
+
+async def count_between(
+    tx: Transaction, kind: PointKind, library_id: str, model_version: str, first: UUID, last: UUID
+) -> int:
+    """How many of a library's points from ``first`` to ``last``, both included, wait or are being written."""
+    found: int = await tx.scalar(
+        select(func.count())
+        .select_from(vector_outbox)
+        .where(
+            vector_outbox.c.kind == kind.value,
+            vector_outbox.c.point_id.between(first, last),
+            vector_outbox.c.model_version == model_version,
+            vector_outbox.c.library_id == library_id,
+        )
+    )
+    return found
+
+
+async def raise_versions(tx: Transaction, above: int) -> None:
+    """See to it that every version drawn from now on is larger than ``above``.
+
+    For a PostgreSQL that was set back to a backup, whose sequence stands where it stood then: points written after that
+    would pass for newer than anything the relay writes. Not undone if the transaction is.
+    """
+    reached = await tx.scalar(select(literal_column("last_value")).select_from(text("vector_versions")))
+    if reached <= above:
+        # The distance is for what others draw between the look and the leap: it must never go back.
+        await tx.execute(select(func.setval(vector_versions.name, above + _LEAP)))
 
 
 async def _queue_again(tx: Transaction, clock: Clock, claims: Sequence[Claim]) -> None:
@@ -168,13 +210,27 @@ async def _lock_claims(tx: Transaction, claims: Sequence[Claim]) -> set[tuple[st
     rows = await tx.rows(
         select(*_KEY)
         .where(
-            tuple_(*_KEY).in_([_key(claim) for claim in claims]),
+            *_are([_key(claim) for claim in claims]),
             vector_outbox.c.claim_version == claims[0].version,
         )
         .order_by(*_KEY)
-        .with_for_update()
+        .with_for_update(of=vector_outbox)
     )
     return {(row.kind, row.point_id, row.model_version) for row in rows}
+
+
+def _are(keys: Sequence[tuple[str, UUID, str]]) -> list[ColumnElement[bool]]:
+    """That a row is one of ``keys``. A join with their columns: a list of a thousand keys would take longer to plan than
+    to find.
+    """
+    columns = zip(*keys, strict=True) if keys else ((), (), ())
+    arrays = [literal(list(values), ARRAY(part.type)) for values, part in zip(columns, _KEY, strict=True)]
+    named = (
+        func.unnest(*arrays)
+        .table_valued(*(column(part.name, part.type) for part in _KEY), name="named")
+        .render_derived()
+    )
+    return [part == named.c[part.name] for part in _KEY]
 
 
 def _key(claim: Claim) -> tuple[str, UUID, str]:
@@ -191,9 +247,11 @@ __all__ = [
     "Claim",
     "PointKind",
     "claim_points",
+    "count_between",
     "count_waiting",
     "queue_faces",
     "queue_points",
+    "raise_versions",
     "release_claims",
     "settle_claims",
 ]

@@ -47,6 +47,8 @@ clusters = Table(
     one_of("state", "ACTIVE", "DISMISSED"),
     Index("uq_clusters_number", "library_id", "number", unique=True),
     Index("ix_clusters_size", "library_id", "face_count", "cluster_id"),
+    # For the foreign key: without it every face that is deleted costs a scan.
+    Index("ix_clusters_cover", "cover_face_id"),
 )
 
 cluster_members = Table(

@@ -96,6 +96,8 @@ faces = Table(
     one_of("origin", "DETECTED", "MANUAL", "IMPORTED"),
     Index("ix_faces_page", "library_id", "face_id"),
     Index("ix_faces_asset", "library_id", "asset_id"),
+    # The few among many that were put aside.
+    Index("ix_faces_aside", "library_id", "face_id", postgresql_where="state <> 'ACTIVE'"),
 )
 
 face_embeddings = Table(
@@ -108,6 +110,8 @@ face_embeddings = Table(
     Column("embedding", LargeBinary, nullable=False),
     # Length before it was made a unit vector.
     Column("norm", REAL, nullable=False),
+    # Made by another system, and not by the model from the photo.
+    Column("imported", Boolean, nullable=False, server_default="false"),
     Index("ix_face_embeddings_library", "library_id", "model_version", "face_id"),
 )
 
@@ -137,12 +141,8 @@ detection_sessions = Table(
 session_photos = Table(
     "session_photos",
     metadata,
-    Column(
-        "session_id",
-        UUID(as_uuid=True),
-        ForeignKey("detection_sessions.session_id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    # No foreign key: a session of a million photos is written in one statement, of which its check would be a third.
+    Column("session_id", UUID(as_uuid=True), primary_key=True),
     Column("asset_id", Text, primary_key=True),
     Column("slice", Integer, nullable=False),
     Column("outcome", Text, nullable=False, server_default="PENDING"),
@@ -152,7 +152,7 @@ session_photos = Table(
     # How often a detector broke off while it had this photo in hand.
     Column("breaks", SmallInteger, nullable=False, server_default="0"),
     one_of("outcome", "PENDING", "FACES", "NONE", "SKIPPED", "FAILED"),
-    Index("ix_session_photos_slice", "session_id", "slice", "outcome", "asset_id"),
+    Index("ix_session_photos_slice", "session_id", "slice"),
 )
 
 model_migrations = Table(

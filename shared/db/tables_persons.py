@@ -36,6 +36,8 @@ persons = Table(
     Index("ix_persons_name", "library_id", "name_key", "person_id"),
     Index("ix_persons_face_count", "library_id", "face_count", "person_id"),
     Index("ix_persons_last_seen", "library_id", "last_seen", "person_id"),
+    # For the foreign key: without it every face that is deleted costs a scan.
+    Index("ix_persons_cover", "cover_face_id"),
 )
 
 changes = Table(

@@ -14,7 +14,9 @@ prior; a library's own answers refine it later.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -94,3 +96,14 @@ class Calibration:
         if supports is not None:
             moved = moved + self.support_weight * np.log2(np.clip(supports, 1, self.support_cap))
         return moved
+
+
+ARCFACE_CALIBRATION: Final = Calibration(slope=20.0, intercept=-7.0)
+"""For 512-d ArcFace models of the R50/R100 kind, whose packs carry no curve: yes and no are equally likely at 0.35."""
+
+
+def read_calibration(stored: Mapping[str, Any]) -> Calibration:
+    """The curve a pack carries, else ArcFace's. Raises ``ValueError`` for a stored calibration that is none."""
+    if "slope" not in stored or "intercept" not in stored:
+        return ARCFACE_CALIBRATION
+    return Calibration(float(stored["slope"]), float(stored["intercept"]))

@@ -41,6 +41,27 @@ def normalise(vectors: npt.ArrayLike) -> Vectors:
     return array
 
 
+def normalise_each(vectors: Vectors) -> tuple[Vectors, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Scale rows (N, D) of strangers' making to unit length; answers them with their lengths (N,) before.
+
+    The third answer (N,) is False for a row that cannot be an embedding: one with NaN, infinity or numbers too large for
+    float32, or without a direction. Such a row becomes zeros.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1)
+    usable = np.isfinite(lengths) & (lengths >= _MIN_NORM)
+    lengths = lengths.astype(np.float32)
+    units = np.zeros(vectors.shape, np.float32)
+    np.divide(vectors, lengths[:, None], out=units, where=usable[:, None])
+    return units, lengths, usable
+
+
+def encode_embeddings(units: Vectors) -> list[bytes]:
+    """The stored bytes of each unit row (N, D)."""
+    data, size = units.astype(STORED).tobytes(), units.shape[1] * STORED.itemsize
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
 def cosine(left: Vectors, right: Vectors) -> float:
     """Cosine of two unit vectors (D,), clipped to -1..1 against rounding."""
     return float(np.clip(np.dot(left, right), -1.0, 1.0))

@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 from shared.faces.embeddings import Vectors
 
+ARCFACE_FLOOR: Final = 0.3
+"""From what cosine on a face is worth asking about, with a 512-d ArcFace model (R50/R100) whose pack names no floor."""
+
 NO_RIVAL_SCORE: Final = 0.0
 """What a person is compared with where there is no other, or only opposite ones: strangers have cosine 0 on average."""
 

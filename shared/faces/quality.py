@@ -7,7 +7,7 @@ something (as MagFace's does, Meng et al., CVPR 2021), the embedding's norm befo
     size        min(1, inter-ocular pixels / full_interocular_px)
     sharpness   min(1, variance of Laplacian / full_sharpness)
     pose        product over yaw, pitch, roll of max(0, 1 - (angle / max_angle)^2)
-    confidence  the detector's score
+    confidence  the detector's score; absent if none was asked
     norm        (norm - low) / (high - low), clipped to 0..1; absent without a range
     overall     exp(sum of w_i * log(part_i) / sum of w_i), the weighted geometric mean; 0 if a part is 0
 
@@ -20,6 +20,7 @@ to 1 for nearly everything that is kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -57,14 +58,14 @@ class FaceQuality:
     """The parts (0..1), the overall figure (0..1), and what was measured for them.
 
     ``interocular_px`` is in pixels of the upright photo, ``laplacian_variance`` in squared grey levels
-    (0..255) of the aligned crop.
+    (0..255) of the aligned crop. ``confidence`` and ``norm`` are None if they are not among the parts.
     """
 
     overall: float
     size: float
     sharpness: float
     pose: float
-    confidence: float
+    confidence: float | None
     norm: float | None
     interocular_px: float
     laplacian_variance: float
@@ -75,42 +76,69 @@ def measure_quality(
     *,
     landmarks: NDArray[np.floating],
     crop: NDArray[np.uint8],
-    confidence: float,
+    confidence: float | None,
     settings: QualitySettings,
     embedding_norm: float | None = None,
     norm_range: tuple[float, float] | None = None,
 ) -> FaceQuality:
-    """Quality of one face.
+    """:func:`measure_qualities` of one face: (5, 2) landmarks."""
+    norms = None if embedding_norm is None else [embedding_norm]
+    return measure_qualities(
+        landmarks=np.asarray(landmarks)[None],
+        crops=[crop],
+        confidences=[confidence],
+        settings=settings,
+        embedding_norms=norms,
+        norm_range=norm_range,
+    )[0]
 
-    ``landmarks`` is (5, 2) in pixels of the upright photo, in InsightFace's order (viewer's left eye, right
-    eye, nose, left mouth corner, right mouth corner); ``crop`` is the aligned face, (S, S, 3) uint8 BGR;
-    ``confidence`` is 0..1. The norm counts only if both ``embedding_norm`` and the pack's ``norm_range``
-    (low, high) are given.
+
+def measure_qualities(
+    *,
+    landmarks: NDArray[np.floating],
+    crops: Sequence[NDArray[np.uint8]],
+    confidences: Sequence[float | None],
+    settings: QualitySettings,
+    embedding_norms: Sequence[float] | None = None,
+    norm_range: tuple[float, float] | None = None,
+) -> list[FaceQuality]:
+    """Quality of N faces.
+
+    ``landmarks`` is (N, 5, 2) in pixels of the upright photo, in InsightFace's order (viewer's left eye, right
+    eye, nose, left mouth corner, right mouth corner); ``crops`` are the aligned faces, (S, S, 3) uint8 BGR;
+    ``confidences`` are 0..1, or None for a face no detector was asked about. The norms count only if both
+    ``embedding_norms`` and the pack's ``norm_range`` (low, high) are given.
     """
-    head = estimate_pose(landmarks)
-    eyes_px = interocular_distance(landmarks)
-    variance = laplacian_variance(crop)
-    parts = {
-        "size": min(1.0, eyes_px / settings.full_interocular_px),
-        "sharpness": min(1.0, variance / settings.full_sharpness),
-        "pose": _pose_part(head, settings),
-        "confidence": min(1.0, max(0.0, confidence)),
-    }
-    norm = None
-    if embedding_norm is not None and norm_range is not None:
-        low, high = norm_range
-        norm = parts["norm"] = min(1.0, max(0.0, (embedding_norm - low) / (high - low)))
-    return FaceQuality(
-        overall=combine_parts(parts),
-        size=parts["size"],
-        sharpness=parts["sharpness"],
-        pose=parts["pose"],
-        confidence=parts["confidence"],
-        norm=norm,
-        interocular_px=eyes_px,
-        laplacian_variance=variance,
-        head=head,
-    )
+    angles = estimate_poses(landmarks)
+    poses = _pose_parts(angles, settings).tolist()
+    eyes_px = interocular_distances(landmarks).tolist()
+    measured: list[FaceQuality] = []
+    for row, (crop, confidence) in enumerate(zip(crops, confidences, strict=True)):
+        variance = laplacian_variance(crop)
+        parts = {
+            "size": min(1.0, eyes_px[row] / settings.full_interocular_px),
+            "sharpness": min(1.0, variance / settings.full_sharpness),
+            "pose": poses[row],
+        }
+        if confidence is not None:
+            parts["confidence"] = min(1.0, max(0.0, confidence))
+        if embedding_norms is not None and norm_range is not None:
+            low, high = norm_range
+            parts["norm"] = min(1.0, max(0.0, (embedding_norms[row] - low) / (high - low)))
+        measured.append(
+            FaceQuality(
+                overall=combine_parts(parts),
+                size=parts["size"],
+                sharpness=parts["sharpness"],
+                pose=parts["pose"],
+                confidence=parts.get("confidence"),
+                norm=parts.get("norm"),
+                interocular_px=eyes_px[row],
+                laplacian_variance=variance,
+                head=HeadPose(*angles[row].tolist()),
+            )
+        )
+    return measured
 
 
 def combine_parts(parts: dict[str, float]) -> float:
@@ -121,16 +149,57 @@ def combine_parts(parts: dict[str, float]) -> float:
     return math.exp(sum(_WEIGHTS[name] * math.log(part) for name, part in parts.items()) / total)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedQuality:
+    """What is known of N faces without their pixels, as columns: sharpness is not. Unknown parts are 0, and no part.
+
+    ``overall``, ``size`` and ``pose`` are (N,), ``angles`` is (N, 3): yaw, pitch and roll in degrees.
+    """
+
+    overall: NDArray[np.float64]
+    size: NDArray[np.float64]
+    pose: NDArray[np.float64]
+    angles: NDArray[np.float64]
+
+
+def measure_placed(
+    landmarks: NDArray[np.floating],
+    seen: NDArray[np.bool_],
+    confidences: NDArray[np.floating],
+    settings: QualitySettings,
+) -> PlacedQuality:
+    """Quality of N faces from their key points (N, 5, 2) alone, in pixels of the upright photo.
+
+    Where ``seen`` (N,) is False the points are estimated from the box, and say nothing about the pose. A confidence (N,)
+    of 0 was not given.
+    """
+    angles = np.where(seen[:, None], estimate_poses(landmarks), 0.0)
+    size = np.minimum(1.0, interocular_distances(landmarks) / settings.full_interocular_px)
+    pose = np.where(seen, _pose_parts(angles, settings), 0.0)
+    shown = np.clip(confidences.astype(np.float64), 0.0, 1.0)
+    parts = {"size": (size, np.ones_like(seen)), "pose": (pose, seen), "confidence": (shown, shown > 0)}
+    total = sum(_WEIGHTS[name] * known for name, (_, known) in parts.items())
+    with np.errstate(divide="ignore"):
+        logs = sum(_WEIGHTS[name] * np.where(known, np.log(part), 0.0) for name, (part, known) in parts.items())
+    return PlacedQuality(np.exp(logs / total), size, pose, angles)
+
+
 def interocular_distance(landmarks: NDArray[np.floating]) -> float:
-    """Distance between the eyes in pixels, as if seen from the front.
+    """:func:`interocular_distances` of one face (5, 2)."""
+    return float(interocular_distances(np.asarray(landmarks)[None])[0])
+
+
+def interocular_distances(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Distance between the eyes in pixels (N,) of N faces (N, 5, 2), as if seen from the front.
 
     Yaw shortens the line between the eyes but not the one from eyes to mouth, pitch the other way round: the
     longer of the two, the second scaled by the proportions of the mean face, stands for both.
     """
     points = np.asarray(landmarks, np.float64)
-    between_eyes = float(np.linalg.norm(points[1] - points[0]))
-    eyes_to_mouth = float(np.linalg.norm(points[3:5].mean(axis=0) - points[0:2].mean(axis=0)))
-    return max(between_eyes, eyes_to_mouth / _EYE_TO_MOUTH)
+    between_eyes = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
+    eyes_to_mouth = np.linalg.norm(points[:, 3:5].mean(axis=1) - points[:, 0:2].mean(axis=1), axis=1)
+    distances: NDArray[np.float64] = np.maximum(between_eyes, eyes_to_mouth / _EYE_TO_MOUTH)
+    return distances
 
 
 def laplacian_variance(crop: NDArray[np.uint8]) -> float:
@@ -146,37 +215,41 @@ def laplacian_variance(crop: NDArray[np.uint8]) -> float:
 
 
 def estimate_pose(landmarks: NDArray[np.floating]) -> HeadPose:
-    """Head pose from the five points (5, 2), by the parallax of the nose tip.
+    """:func:`estimate_poses` of one face (5, 2)."""
+    yaw, pitch, roll = estimate_poses(np.asarray(landmarks)[None])[0].tolist()
+    return HeadPose(yaw=yaw, pitch=pitch, roll=roll)
 
-    Roll is the slope of the eyes. After taking it out, a nose tip standing ``depth`` before the plane of eyes
-    and mouth moves sideways by depth * sin(yaw) while that plane narrows by cos(yaw), so the offset in
-    (narrowed) inter-ocular distances is depth * tan(yaw); likewise down the face for pitch. Weak perspective;
-    right to about 10 degrees on a mean face, which is enough for a quality figure.
+
+def estimate_poses(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Head poses from the five points of N faces (N, 5, 2), by the parallax of the nose tip: (N, 3) degrees.
+
+    Columns are yaw, pitch, roll. Roll is the slope of the eyes. After taking it out, a nose tip standing ``depth``
+    before the plane of eyes and mouth moves sideways by depth * sin(yaw) while that plane narrows by cos(yaw), so the
+    offset in (narrowed) inter-ocular distances is depth * tan(yaw); likewise down the face for pitch. Weak
+    perspective; right to about 10 degrees on a mean face, which is enough for a quality figure.
     """
     points = np.asarray(landmarks, np.float64)
-    left_eye, right_eye = points[0], points[1]
+    left_eye, right_eye = points[:, 0], points[:, 1]
     across = right_eye - left_eye
-    roll = math.atan2(across[1], across[0])
-    turn = np.array([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]])
-    level = (points - (left_eye + right_eye) / 2) @ turn.T
-    eyes_apart = level[1, 0] - level[0, 0]
-    mouth = level[3:5].mean(axis=0)
-    nose = level[2]
+    roll = np.arctan2(across[:, 1], across[:, 0])
+    cosine, sine = np.cos(roll), np.sin(roll)
+    turn = np.stack([np.stack([cosine, sine], axis=1), np.stack([-sine, cosine], axis=1)], axis=1)
+    level = (points - ((left_eye + right_eye) / 2)[:, None]) @ turn.transpose(0, 2, 1)
+    mouth = level[:, 3:5].mean(axis=1)
+    nose = level[:, 2]
     # A mouth at or above the eyes is no face the model knows; a tiny positive height keeps the angles finite and
     # large.
-    height = max(float(mouth[1]), 1e-6)
-    width = max(float(eyes_apart), 1e-6)
-    beside_axis = float(nose[0] - mouth[0] * nose[1] / height)
-    yaw = math.atan2(beside_axis, width * _NOSE_DEPTH)
+    height = np.maximum(mouth[:, 1], 1e-6)
+    width = np.maximum(level[:, 1, 0] - level[:, 0, 0], 1e-6)
+    beside_axis = nose[:, 0] - mouth[:, 0] * nose[:, 1] / height
+    yaw = np.arctan2(beside_axis, width * _NOSE_DEPTH)
     # Nose depth in eye-to-mouth heights turns the vertical parallax into an angle.
-    pitch = math.atan2(_NOSE_HEIGHT - float(nose[1]) / height, _NOSE_DEPTH / _EYE_TO_MOUTH)
-    return HeadPose(yaw=math.degrees(yaw), pitch=math.degrees(pitch), roll=math.degrees(roll))
+    pitch = np.arctan2(_NOSE_HEIGHT - nose[:, 1] / height, _NOSE_DEPTH / _EYE_TO_MOUTH)
+    poses: NDArray[np.float64] = np.degrees(np.stack([yaw, pitch, roll], axis=1))
+    return poses
 
 
-def _pose_part(head: HeadPose, settings: QualitySettings) -> float:
-    limits = (
-        (head.yaw, settings.max_yaw_deg),
-        (head.pitch, settings.max_pitch_deg),
-        (head.roll, settings.max_roll_deg),
-    )
-    return math.prod(max(0.0, 1.0 - (angle / limit) ** 2) for angle, limit in limits)
+def _pose_parts(angles: NDArray[np.float64], settings: QualitySettings) -> NDArray[np.float64]:
+    limits = np.array([settings.max_yaw_deg, settings.max_pitch_deg, settings.max_roll_deg])
+    parts: NDArray[np.float64] = np.maximum(0.0, 1.0 - (angles / limits) ** 2).prod(axis=1)
+    return parts

@@ -8,15 +8,23 @@ off.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 _DATE_TIME = re.compile(r"^\s*(\d{4})[:\-/](\d{2}|\s{2})(?:[:\-/](\d{2}|\s{2}))?(?:[ T](\d{2}):(\d{2})(?::(\d{2}))?)?")
 _OFFSET = re.compile(r"^\s*([+-])(\d{2}):?(\d{2})\s*$")
-_LONGEST_OFFSET = timedelta(hours=14)
+_CLOCKS = (
+    (int(ExifTags.Base.DateTimeOriginal), int(ExifTags.Base.OffsetTimeOriginal)),
+    (int(ExifTags.Base.DateTimeDigitized), int(ExifTags.Base.OffsetTimeDigitized)),
+)
+CAPTURE_TAGS = frozenset(tag for clock in _CLOCKS for tag in clock)
+"""Of EXIF's second directory, what :func:`read_capture_time` looks at."""
+LONGEST_OFFSET = timedelta(hours=14)
+"""No place on earth is further from UTC."""
 
 
 class TimePrecision(StrEnum):
@@ -40,18 +48,13 @@ class CaptureTime:
     utc_offset: timedelta | None
 
 
-def read_capture_time(exif: Image.Exif) -> CaptureTime | None:
-    """DateTimeOriginal, else DateTimeDigitized; None if neither is there or says anything.
+def read_capture_time(texts: Mapping[int, str]) -> CaptureTime | None:
+    """DateTimeOriginal, else DateTimeDigitized, from EXIF texts by tag; None if neither is there or says anything.
 
     The plain DateTime tag is left out: editors overwrite it with the time of the last save.
     """
-    details = exif.get_ifd(ExifTags.IFD.Exif)
-    tags = ExifTags.Base
-    for time_tag, offset_tag in (
-        (tags.DateTimeOriginal, tags.OffsetTimeOriginal),
-        (tags.DateTimeDigitized, tags.OffsetTimeDigitized),
-    ):
-        found = parse_capture_time(_as_text(details.get(time_tag)), _as_text(details.get(offset_tag)))
+    for time_tag, offset_tag in _CLOCKS:
+        found = parse_capture_time(texts.get(time_tag, ""), texts.get(offset_tag, ""))
         if found is not None:
             return found
     return None
@@ -90,12 +93,6 @@ def _parse_offset(text: str) -> timedelta | None:
         return None
     sign, hours, minutes = match.groups()
     size = timedelta(hours=int(hours), minutes=int(minutes))
-    if size > _LONGEST_OFFSET:
+    if size > LONGEST_OFFSET:
         return None
     return -size if sign == "-" else size
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("ascii", "replace")
-    return value.replace("\x00", "") if isinstance(value, str) else ""

@@ -1,7 +1,7 @@
 """Photo bytes to upright pixels.
 
 OpenCV decodes what it decodes exactly (JPEG, PNG and WebP in grey, palette or RGB), because it is the fastest
-and lets go of the GIL; Pillow does the rest (CMYK, alpha, TIFF, BMP, GIF, HEIC, and files that break off).
+and lets go of the GIL; Pillow does the rest (CMYK, alpha, TIFF, BMP, GIF, HEIC, AVIF, and files that break off).
 Both end in the same place: BGR, 8 bits, EXIF orientation applied, transparency over white.
 """
 
@@ -28,8 +28,8 @@ Pixels = NDArray[np.uint8]
 _OPENCV_FORMATS = frozenset({ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP})
 _OPENCV_MODES = frozenset({"1", "L", "P", "RGB", "YCbCr", "I;16", "I;16B", "I"})
 _END_OF_JPEG = b"\xff\xd9"
-# Pixels along the shorter side that the difference hash looks at, at least.
-_HASH_SAMPLES = 128
+# Columns and rows of the sample that the difference hash is made of: 16 x 16 for each cell of its miniature.
+_HASH_SAMPLES = (144, 128)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ class DecodedImage:
 
 
 def decode_image(data: bytes, *, max_pixels: int, min_side: int = 1) -> DecodedImage:
-    """Decode ``data`` (JPEG, PNG, WebP, BMP, TIFF, the first frame of a GIF, HEIC) into an upright BGR image.
+    """Decode ``data`` (JPEG, PNG, WebP, BMP, TIFF, the first frame of a GIF, HEIC, AVIF) into an upright BGR image.
 
     A file that breaks off is read as far as it goes; what is missing is flat. Raises :class:`ImageUnreadable`
     with reason IMAGE_TOO_LARGE before decoding when the header tells more than ``max_pixels``, or
@@ -85,9 +85,11 @@ def difference_hash(pixels: Pixels) -> int:
 
     Row by row, the first comparison in the highest bit (N. Krawetz, "Kind of like that", 2013).
     """
-    # Some hundred samples make the mean of a cell as well as the whole photo does, at a thirtieth of the time.
-    step = max(1, min(pixels.shape[:2]) // _HASH_SAMPLES)
-    sample = np.ascontiguousarray(pixels[step // 2 :: step, step // 2 :: step])
+    # Some hundred samples, each of four pixels, make the mean of a cell as well as the whole photo does: of the 64 bits
+    # 1.4 come out otherwise, and 1.6 between a photo and a smaller copy.
+    height, width = pixels.shape[:2]
+    size = (min(width, _HASH_SAMPLES[0]), min(height, _HASH_SAMPLES[1]))
+    sample = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
     grey = cv2.cvtColor(cv2.resize(sample, (9, 8), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
     return int.from_bytes(np.packbits(grey[:, :-1] > grey[:, 1:]).tobytes(), "big")
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import pillow_heif
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
-    ExifTags,
     GifImagePlugin,
-    Image,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -26,11 +25,16 @@ from PIL import (
 )
 
 from shared.errors import ImageUnreadable, Reason
-from shared.imaging.capture import CaptureTime, read_capture_time
+from shared.imaging.capture import CaptureTime
+from shared.imaging.exif import read_exif
+from shared.imaging.jpeg import read_jpeg_header
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # ISO/IEC 23008-12 brands of a HEVC-coded still image or sequence.
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+# The same container with AV1 in it.
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
 
 class ImageFormat(StrEnum):
@@ -43,6 +47,7 @@ class ImageFormat(StrEnum):
     BMP = "BMP"
     TIFF = "TIFF"
     HEIC = "HEIC"
+    AVIF = "AVIF"
 
 
 _PLUGINS: dict[ImageFormat, type[ImageFile.ImageFile]] = {
@@ -52,6 +57,7 @@ _PLUGINS: dict[ImageFormat, type[ImageFile.ImageFile]] = {
     ImageFormat.GIF: GifImagePlugin.GifImageFile,
     ImageFormat.BMP: BmpImagePlugin.BmpImageFile,
     ImageFormat.TIFF: TiffImagePlugin.TiffImageFile,
+    ImageFormat.AVIF: AvifImagePlugin.AvifImageFile,
 }
 
 
@@ -59,9 +65,9 @@ _PLUGINS: dict[ImageFormat, type[ImageFile.ImageFile]] = {
 class ImageHeader:
     """Size and colour model as stored, before orientation is applied.
 
-    ``width`` and ``height`` are in pixels of the stored image; ``orientation`` is EXIF's 1..8 (1 for HEIC,
-    whose container turns the image itself); ``mode`` is Pillow's name of the colour model; ``has_alpha``
-    covers palettes with a transparent colour.
+    ``width`` and ``height`` are in pixels of the stored image; ``orientation`` is EXIF's 1..8 (for HEIC and AVIF the
+    container's word counts, not EXIF's: 1 for HEIC, whose decoder turns the image itself); ``mode`` is Pillow's name of
+    the colour model; ``has_alpha`` covers palettes with a transparent colour.
     """
 
     format: ImageFormat
@@ -85,8 +91,8 @@ def sniff_format(data: bytes) -> ImageFormat | None:
         return ImageFormat.GIF
     if data.startswith((b"II*\x00", b"MM\x00*")):
         return ImageFormat.TIFF
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        return ImageFormat.HEIC
+    if data[4:8] == b"ftyp":
+        return _sniff_brand(data)
     if data.startswith(b"BM"):
         return ImageFormat.BMP
     return None
@@ -111,7 +117,7 @@ def read_header(data: bytes, *, max_pixels: int, min_side: int) -> ImageHeader:
         # libwebp allocates its canvas when the file is opened, so the size must be known before.
         if image_format is ImageFormat.WEBP:
             _refuse_size(_webp_size(data), max_pixels, min_side)
-        header = _heic_header(data) if image_format is ImageFormat.HEIC else _pillow_header(data, image_format)
+        header = _READERS.get(image_format, _pillow_header)(data, image_format)
     except ImageUnreadable:
         raise
     except Exception as error:
@@ -130,59 +136,47 @@ def open_with_pillow(data: bytes, image_format: ImageFormat) -> ImageFile.ImageF
     return _PLUGINS[image_format](io.BytesIO(data))
 
 
+def _sniff_brand(data: bytes) -> ImageFormat | None:
+    """What is in an ISO base media file, by its brands: the first, or among those it is said to be compatible with."""
+    size = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, size, 4))}
+    if data[8:12] in _HEIF_BRANDS - {b"mif1", b"msf1"}:
+        return ImageFormat.HEIC
+    if brands & _AVIF_BRANDS:
+        return ImageFormat.AVIF
+    return ImageFormat.HEIC if brands & _HEIF_BRANDS else None
+
+
 def _pillow_header(data: bytes, image_format: ImageFormat) -> ImageHeader:
     image = open_with_pillow(data, image_format)
-    exif = _read_exif(data, image, image_format)
-    stored = exif.get(ExifTags.Base.Orientation, 1)
-    return ImageHeader(
-        format=image_format,
-        width=image.width,
-        height=image.height,
-        mode=image.mode,
-        has_alpha=image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info,
-        orientation=stored if isinstance(stored, int) and 1 <= stored <= 8 else 1,
-        captured=_read_captured(exif),
-    )
-
-
-def _heic_header(data: bytes) -> ImageHeader:
-    image = pillow_heif.open_heif(data)
-    width, height = image.size
-    exif = Image.Exif()
-    _load_exif(exif, image.info.get("exif"))
-    return ImageHeader(
-        ImageFormat.HEIC, width, height, image.mode, image.mode in ("RGBA", "LA"), 1, _read_captured(exif)
-    )
-
-
-def _read_exif(data: bytes, image: ImageFile.ImageFile, image_format: ImageFormat) -> Image.Exif:
-    if image_format is ImageFormat.TIFF:
-        return image.getexif()
-    exif = Image.Exif()
-    block = image.info.get("exif")
-    if block is None and image_format is ImageFormat.PNG:
+    has_alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
+    block = data if image_format is ImageFormat.TIFF else image.info.get("exif", b"")
+    if not block and image_format is ImageFormat.PNG:
         # Pillow finds an eXIf chunk after the pixels only by decoding them.
         block = _png_chunk(data, b"eXIf")
-    _load_exif(exif, block)
-    return exif
+    facts = read_exif(block)
+    return ImageHeader(
+        image_format, image.width, image.height, image.mode, has_alpha, facts.orientation, facts.captured
+    )
 
 
-def _load_exif(exif: Image.Exif, block: object) -> None:
-    if not isinstance(block, bytes):
-        return
-    try:
-        exif.load(block)
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
-        # A broken EXIF block costs the date and the orientation; the pixels are as good as without it.
-        exif.clear()
+def _jpeg_header(data: bytes, image_format: ImageFormat) -> ImageHeader:
+    header = read_jpeg_header(data)
+    facts = read_exif(header.exif)
+    return ImageHeader(image_format, header.width, header.height, header.mode, False, facts.orientation, facts.captured)
 
 
-def _read_captured(exif: Image.Exif) -> CaptureTime | None:
-    try:
-        return read_capture_time(exif)
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
-        # As above: a broken directory costs the date, not the photo.
-        return None
+def _heic_header(data: bytes, image_format: ImageFormat) -> ImageHeader:
+    image = pillow_heif.open_heif(data)
+    width, height = image.size
+    captured = read_exif(image.info.get("exif") or b"").captured
+    return ImageHeader(image_format, width, height, image.mode, image.mode in _ALPHA_MODES, 1, captured)
+
+
+_READERS: Mapping[ImageFormat, Callable[[bytes, ImageFormat], ImageHeader]] = {
+    ImageFormat.JPEG: _jpeg_header,
+    ImageFormat.HEIC: _heic_header,
+}
 
 
 def png_breaks_off(data: bytes) -> bool:
@@ -191,11 +185,11 @@ def png_breaks_off(data: bytes) -> bool:
     return not chunks or chunks[-1][0] != b"IEND" or chunks[-1][2] is None
 
 
-def _png_chunk(data: bytes, name: bytes) -> bytes | None:
+def _png_chunk(data: bytes, name: bytes) -> bytes:
     for kind, start, length in _png_chunks(data):
         if kind == name and length is not None:
             return data[start : start + length]
-    return None
+    return b""
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int | None]]:

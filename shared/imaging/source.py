@@ -1,7 +1,6 @@
 """Where photo bytes may come from: the request itself, or a uri below an allow-listed root.
 
-A uri is written by a caller, so it is hostile until shown otherwise: it must name a regular file below one of
-the configured folders after every symbolic link is followed, and not be larger than the limit.
+Files are read in threads, since a disk has no other way of waiting; what comes over the network needs none.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import os
 import stat
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Never
-from urllib.parse import unquote, urlsplit
 
 from shared.config import ImageSettings
-from shared.errors import ImageUnreadable, InvalidRequest, Reason
+from shared.errors import InvalidRequest
+from shared.imaging.refusals import refuse_bytes, uri_unreadable, uri_unreadable_now
+from shared.imaging.remote import RemoteStore, open_store
+from shared.imaging.roots import PhotoRoots, RemoteRoot, names_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,88 +34,57 @@ class PhotoReader:
     """Reads photo bytes within the limits of :class:`ImageSettings`; files are read in ``executor``'s threads."""
 
     def __init__(self, executor: Executor, settings: ImageSettings) -> None:
+        """Connects to nothing. Raises as :func:`shared.imaging.remote.open_store`."""
         self._executor = executor
         self._settings = settings
+        self._roots = PhotoRoots(settings.roots)
+        self._stores: dict[RemoteRoot, RemoteStore] = {root: open_store(root, settings) for root in self._roots.remote}
 
     async def read(self, source: PhotoSource) -> bytes:
         """The bytes of ``source``.
 
-        Raises :class:`ImageUnreadable` (IMAGE_TOO_LARGE, metadata bytes and max_bytes) for too many bytes, and
-        :class:`InvalidRequest` with reason URI_NOT_ALLOWED (metadata uri, allowed) or URI_UNREADABLE (metadata uri).
+        Raises :class:`ImageUnreadable` (IMAGE_TOO_LARGE, metadata bytes and max_bytes) for too many bytes,
+        :class:`InvalidRequest` with reason URI_NOT_ALLOWED (metadata uri, allowed) or URI_UNREADABLE (metadata uri), and
+        :class:`Unavailable` with URI_UNREADABLE if the uri's store is in trouble or takes longer than
+        ``read_timeout_s``.
         """
         if source.content is not None:
-            _refuse_bytes(len(source.content), self._settings.max_content_bytes)
+            refuse_bytes(len(source.content), self._settings.max_content_bytes)
             return source.content
         uri = source.uri or ""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._read_uri, uri)
+        limit = self._settings.read_timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                return await self._read_uri(uri)
+        except TimeoutError as error:
+            raise uri_unreadable_now(uri, f"it took longer than {limit:g} s") from error
 
-    def _read_uri(self, uri: str) -> bytes:
-        resolved = resolve_uri(uri, self._settings)
+    async def close(self) -> None:
+        """End the connections to remote stores."""
+        for store in self._stores.values():
+            await store.close()
+
+    async def _read_uri(self, uri: str) -> bytes:
+        if names_file(uri):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, self._read_file, uri)
+        photo = self._roots.resolve_remote(uri)
+        return await self._stores[photo.root].read(photo, uri)
+
+    def _read_file(self, uri: str) -> bytes:
+        path = self._roots.resolve_file(uri)
         limit = self._settings.max_bytes
         try:
             # NOFOLLOW: the resolved path has no link left, one that appears now was put there since.
             # NONBLOCK: a pipe must not hang us.
-            descriptor = os.open(resolved, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise _uri_unreadable(uri, "it is not a regular file")
-                _refuse_bytes(status.st_size, limit)
+                    raise uri_unreadable(uri, "it is not a regular file")
+                refuse_bytes(status.st_size, limit)
                 data = file.read(limit + 1)
         except OSError as error:
-            raise _uri_unreadable(uri, os.strerror(error.errno) if error.errno else "read error") from error
-        _refuse_bytes(len(data), limit)
+            raise uri_unreadable(uri, os.strerror(error.errno) if error.errno else "read error") from error
+        refuse_bytes(len(data), limit)
         return data
-
-
-def resolve_uri(uri: str, settings: ImageSettings) -> Path:
-    """The file a uri names, every symbolic link followed, if it may be read; whether it is there is not asked.
-
-    Looks at the file system, so it blocks. Raises as :meth:`PhotoReader.read`.
-    """
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        _refuse_uri(uri, "it is not a uri", settings)
-    if parts.scheme != "file":
-        _refuse_uri(uri, f"scheme '{parts.scheme}' is not among the allowed ones", settings)
-    if parts.netloc not in ("", "localhost"):
-        _refuse_uri(uri, f"a file uri names no other host, '{parts.netloc}'", settings)
-    path = unquote(parts.path)
-    if "\x00" in path or not path.startswith("/"):
-        _refuse_uri(uri, "its path is not absolute", settings)
-    try:
-        resolved = Path(path).resolve()
-        roots = [root.expanduser().resolve() for root in settings.file_roots]
-    except (OSError, RuntimeError) as error:
-        raise _uri_unreadable(uri, "its path cannot be followed") from error
-    if not any(resolved.is_relative_to(root) for root in roots):
-        _refuse_uri(uri, "it is not below an allowed folder", settings)
-    return resolved
-
-
-def _refuse_bytes(size: int, limit: int) -> None:
-    if size > limit:
-        raise ImageUnreadable(
-            f"the photo has {size} bytes, more than {limit} are not read",
-            reason=Reason.IMAGE_TOO_LARGE,
-            metadata={"bytes": str(size), "max_bytes": str(limit)},
-        )
-
-
-def _refuse_uri(uri: str, why: str, settings: ImageSettings) -> Never:
-    # How many roots there are is told, not which: paths of the server are none of the caller's business.
-    allowed = f"file ({len(settings.file_roots)} folders)" if settings.file_roots else "none"
-    raise InvalidRequest(
-        f"uri '{uri}' may not be read: {why}; allowed: {allowed}",
-        field="uri",
-        reason=Reason.URI_NOT_ALLOWED,
-        metadata={"uri": uri, "allowed": allowed},
-    )
-
-
-def _uri_unreadable(uri: str, why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"uri '{uri}' cannot be read: {why}", field="uri", reason=Reason.URI_UNREADABLE, metadata={"uri": uri}
-    )

@@ -100,10 +100,10 @@ class Outgoing:
         self._default_deadline_s = default_deadline_s
         self._service_token = service_token
 
-    def prepare(self, details: grpc.aio.ClientCallDetails, *, answers_once: bool) -> grpc.aio.ClientCallDetails:
+    def prepare(self, details: grpc.aio.ClientCallDetails, *, may_last: bool) -> grpc.aio.ClientCallDetails:
         """``details`` with deadline and metadata; what the caller has set itself stays, but never past the deadline."""
         limits = [limit for limit in (details.timeout, self._inherited()) if limit is not None]
-        timeout = min(limits) if limits else self._default_deadline_s if answers_once else None
+        timeout = min(limits) if limits else self._default_deadline_s if not may_last else None
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
         for key, value in self._metadata().items():
             if metadata.get(key) is None:
@@ -133,7 +133,7 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
         self._outgoing = outgoing
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(self._outgoing.prepare(client_call_details, answers_once=True), request)
+        return await continuation(self._outgoing.prepare(client_call_details, may_last=False), request)
 
 
 class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
@@ -141,7 +141,7 @@ class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
         self._outgoing = outgoing
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(self._outgoing.prepare(client_call_details, answers_once=False), request)
+        return await continuation(self._outgoing.prepare(client_call_details, may_last=True), request)
 
 
 class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
@@ -149,7 +149,7 @@ class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
         self._outgoing = outgoing
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(self._outgoing.prepare(client_call_details, answers_once=True), request_iterator)
+        return await continuation(self._outgoing.prepare(client_call_details, may_last=True), request_iterator)
 
 
 class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
@@ -157,4 +157,4 @@ class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
         self._outgoing = outgoing
 
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(self._outgoing.prepare(client_call_details, answers_once=False), request_iterator)
+        return await continuation(self._outgoing.prepare(client_call_details, may_last=True), request_iterator)

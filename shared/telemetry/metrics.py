@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 RPC_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 WORK_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
+BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
 
 class Metrics:
     """Every metric of Kith. A process uses those of its work; the others stay at zero or absent."""
@@ -46,7 +48,18 @@ class Metrics:
         self.outbox_lag_seconds = self._gauge("kith_outbox_lag_seconds", "Age of the oldest such entry.")
         self.outbox_relayed = self._counter("kith_outbox_relayed", "Outbox entries brought to Qdrant.", "outcome")
 
-        self.detector_queue = self._gauge("kith_detector_queue", "Photos waiting for inference.")
+        self.detector_waiting = self._gauge("kith_detector_waiting", "Photos waiting for inference.")
+        self.detector_running = self._gauge("kith_detector_running", "Photos in a run of the models.")
+        self.detector_held_bytes = self._gauge("kith_detector_held_bytes", "Decoded photos held for inference.")
+        self.detector_batch_photos = self._histogram(
+            "kith_detector_batch_photos", "Photos taken from the queue at once.", BATCH_BUCKETS
+        )
+        self.detector_wait_seconds = self._histogram(
+            "kith_detector_wait_seconds", "From a photo's place in the queue to its turn.", RPC_BUCKETS_S
+        )
+        self.model_info = self._gauge(
+            "kith_model_info", "1 for the loaded model.", "pack", "model_version", "provider", "dimension"
+        )
         self.detector_seconds = self._histogram(
             "kith_detector_seconds",
             "One photo, one stage (read, decode, detect).",
@@ -54,6 +67,9 @@ class Metrics:
             "stage",
         )
         self.faces = self._counter("kith_faces", "Faces found by the detector.")
+        self.crops = self._counter(
+            "kith_crops", "Crops asked for: kept from before, cut, or shared with a call at the same moment.", "outcome"
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

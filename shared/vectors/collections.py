@@ -6,6 +6,7 @@ import grpc
 from qdrant_client import AsyncQdrantClient, models
 
 from shared.config import Environment, QdrantSettings
+from shared.db.outbox import PointKind
 from shared.errors import PreconditionFailed, Reason
 
 # Every field that searches filter by has an index, so that no filter is ever a scan.
@@ -30,6 +31,12 @@ CENTROID_INDEXES: dict[str, models.PayloadSchemaType | models.KeywordIndexParams
 }
 
 
+class DimensionMismatch(PreconditionFailed):
+    """A collection is there, but for vectors of another model."""
+
+    reason = Reason.MODEL_MISMATCH
+
+
 class Collections:
     """Names and shapes for one prefix. Vectors of two models never share a collection."""
 
@@ -45,6 +52,10 @@ class Collections:
     def centroids(self, model_version: str) -> str:
         """Name of the collection of centroids of one model."""
         return f"{self._settings.prefix}_centroids_{model_version}"
+
+    def named(self, kind: PointKind, model_version: str) -> str:
+        """Name of the collection of one kind of points of one model."""
+        return self.faces(model_version) if kind is PointKind.FACE else self.centroids(model_version)
 
     async def create_missing(self, model_version: str, dimension: int) -> list[str]:
         """Create both collections of a model where they are missing, with their indexes; returns the names created.
@@ -78,12 +89,23 @@ class Collections:
             self._guard(name)
             await self._client.delete_collection(name)
 
+    async def read_dimension(self, model_version: str) -> int:
+        """Length of the vectors of a model, as its collections were made for.
+
+        Raises :class:`PreconditionFailed` with MODEL_MISMATCH unless both are there and equal in that.
+        """
+        dimension = await self._read_dimension(self.faces(model_version))
+        await self._check_dimension(self.centroids(model_version), dimension)
+        return dimension
+
     async def check(self, model_version: str, dimension: int) -> None:
-        """Raise :class:`PreconditionFailed` unless both collections are there with this dimension."""
+        """Raise :class:`PreconditionFailed` unless both collections are there with this dimension, and
+        :class:`DimensionMismatch` if one has another.
+        """
         for name in (self.faces(model_version), self.centroids(model_version)):
             await self._check_dimension(name, dimension)
 
-    async def _check_dimension(self, name: str, dimension: int) -> None:
+    async def _read_dimension(self, name: str) -> int:
         try:
             found = (await self._client.get_collection(name)).config.params.vectors
         except grpc.aio.AioRpcError as error:
@@ -93,11 +115,13 @@ class Collections:
                     reason=Reason.MODEL_MISMATCH,
                 ) from error
             raise
-        size = found.size if isinstance(found, models.VectorParams) else 0
+        return found.size if isinstance(found, models.VectorParams) else 0
+
+    async def _check_dimension(self, name: str, dimension: int) -> None:
+        size = await self._read_dimension(name)
         if size != dimension:
-            raise PreconditionFailed(
+            raise DimensionMismatch(
                 f"collection '{name}' holds vectors of {size} numbers, the model makes {dimension}",
-                reason=Reason.MODEL_MISMATCH,
                 metadata={"expected": str(size), "actual": str(dimension)},
             )
 

@@ -127,8 +127,7 @@ class Relay:
     async def _write(
         self, kind: PointKind, model_version: str, claims: Sequence[Claim], points: dict[UUID, Point]
     ) -> None:
-        names = {PointKind.FACE: self._collections.faces, PointKind.CENTROID: self._collections.centroids}
-        collection = names[kind](model_version)
+        collection = self._collections.named(kind, model_version)
         version = claims[0].version
         await write_points(self._client, collection, version, list(points.values()))
         gone = [claim.point_id for claim in claims if claim.point_id not in points]

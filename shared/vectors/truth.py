@@ -65,6 +65,43 @@ async def page_points(
     return [_centroid_point(row) for row in await tx.rows(statement.limit(limit))]
 
 
+async def page_ids(
+    tx: Transaction, kind: PointKind, model_version: str, library_id: str, after: UUID | None, limit: int
+) -> list[UUID]:
+    """Ids of a library's points in order, from after ``after`` on."""
+    ids, conditions = _ids_of(kind, model_version, library_id)
+    statement = select(ids).where(*conditions).order_by(ids).limit(limit)
+    if after is not None:
+        statement = statement.where(ids > after)
+    return [row[0] for row in await tx.rows(statement)]
+
+
+async def sample_ids(
+    tx: Transaction, kind: PointKind, model_version: str, library_id: str, limit: int, seed: int
+) -> list[UUID]:
+    """Ids of up to ``limit`` of a library's points, each as likely as the other; the same for the same ``seed`` (64 bits).
+
+    Reads every id once, from the index: some 200 ms for a million.
+    """
+    ids, conditions = _ids_of(kind, model_version, library_id)
+    shuffled = func.uuid_hash_extended(ids, seed)
+    return [row[0] for row in await tx.rows(select(ids).where(*conditions).order_by(shuffled).limit(limit))]
+
+
+async def read_libraries(
+    tx: Transaction, kind: PointKind, model_version: str, point_ids: Collection[UUID]
+) -> dict[UUID, str]:
+    """The libraries of those of these points that exist, in one statement."""
+    table = face_embeddings if kind is PointKind.FACE else centroids
+    ids = face_embeddings.c.face_id if kind is PointKind.FACE else centroids.c.centroid_id
+    rows = await tx.rows(
+        select(ids.label("point_id"), table.c.library_id).where(
+            table.c.model_version == model_version, ids == func.any(list(point_ids))
+        )
+    )
+    return {row.point_id: row.library_id for row in rows}
+
+
 async def count_points(tx: Transaction, kind: PointKind, model_version: str, library_id: str) -> int:
     """How many points a library should have in one collection."""
     table = face_embeddings if kind is PointKind.FACE else centroids
@@ -74,6 +111,15 @@ async def count_points(tx: Transaction, kind: PointKind, model_version: str, lib
         .where(table.c.library_id == library_id, table.c.model_version == model_version)
     )
     return found
+
+
+def _ids_of(
+    kind: PointKind, model_version: str, library_id: str
+) -> tuple[ColumnElement[UUID], tuple[ColumnElement[bool], ColumnElement[bool]]]:
+    """The ids of a library's points of one model, and the conditions that choose them."""
+    table = face_embeddings if kind is PointKind.FACE else centroids
+    ids = face_embeddings.c.face_id if kind is PointKind.FACE else centroids.c.centroid_id
+    return ids, (table.c.library_id == library_id, table.c.model_version == model_version)
 
 
 def _face_points(*conditions: ColumnElement[bool]) -> Select[Any]:
@@ -108,8 +154,8 @@ def _face_point(row: Row[Any]) -> Point:
             "library_id": row.library_id,
             "asset_id": row.asset_id,
             "person_id": str(row.person_id) if assigned else None,
-            # An assigned face is in no cluster, whatever its old membership says.
-            "cluster_id": None if assigned else row.cluster_id,
+            # A face that is assigned or put aside is in no cluster, whatever its old membership says.
+            "cluster_id": None if assigned or row.state != "ACTIVE" else row.cluster_id,
             "assigned": assigned,
             "state": row.state,
             "quality": float(row.quality),

@@ -82,7 +82,7 @@ async def settings(stores: Stores, tmp_path: Path) -> AsyncIterator[Settings]:
             "rpc": {"port": 0, "health_port": 0, "drain_s": 5, "default_deadline_s": 60},
             "jobs": {"lease_s": 3, "heartbeat_s": 0.5, "dispatch_interval_s": 0.2, "watch_poll_s": 0.2},
             "relay": {"poll_s": 0.1},
-            "images": {"file_roots": [tmp_path]},
+            "images": {"roots": [tmp_path.as_uri()]},
         }
     )
     await stores.execute(f"DROP DATABASE {name} WITH (FORCE)")

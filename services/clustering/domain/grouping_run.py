@@ -20,7 +20,7 @@ from services.clustering.grouping.plan import check_memory, plan_memory
 from services.clustering.grouping.request import Algorithm, GroupingRequest, GroupingResult, GroupingSizes
 from services.clustering.grouping.stable_ids import keep_cluster_ids
 from services.clustering.grouping.thresholds import ThresholdOverrides, Thresholds
-from services.clustering.repository.locks import allow_long_work, lock_clusters
+from services.clustering.repository.locks import allow_long_work, hold_faces, lock_clusters
 from services.clustering.repository.memberships import (
     Membership,
     clear_assigned,
@@ -39,6 +39,7 @@ from services.clustering.repository.unassigned import (
 )
 from shared.db.engine import Transaction
 from shared.db.outbox import queue_faces
+from shared.errors import Contention
 
 THRESHOLDS = ("knn_floor", "link_floor", "merge", "attach", "attach_margin")
 
@@ -159,10 +160,15 @@ async def store_grouping(
     """Put the groups in place; the number of statements does not depend on the number of faces.
 
     Faces that got a person, were ignored or went away since they were read are left out. Faces outside the selection keep
-    their clusters; clusters without members end.
+    their clusters; clusters without members end. Raises :class:`Contention` if the library was moved to another model since:
+    its faces have to be grouped again, by that.
     """
     await allow_long_work(tx)
     await lock_clusters(tx, command.library_id)
+    active = await find_active_model(tx, command.library_id)
+    if grouping.result is not None and (active is None or active.model_version != grouping.model_version):
+        raise Contention(f"the library's model was changed while its faces were grouped by '{grouping.model_version}'")
+    await hold_faces(tx, command.library_id, grouping.faces.face_ids)
     present = await read_memberships(tx, command.library_id, grouping.faces.face_ids)
     placed = _place(deps, command, grouping, present)
     result = grouping.result

@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 from services.clustering.domain.model import ClusterChanged, ClusteringDeps
 from services.clustering.domain.ports import People
 from services.clustering.repository.clusters import get_cluster, list_member_ids, remove_members
-from services.clustering.repository.locks import lock_clusters
+from services.clustering.repository.locks import hold_faces, lock_clusters
 from shared.db.engine import Database, Transaction
 from shared.db.idempotency import RequestKey, find_answer, make_request_key, store_answer
 from shared.db.outbox import queue_faces
@@ -107,6 +107,7 @@ async def end_cluster(tx: Transaction, deps: ClusteringDeps, command: LabelClust
     If a run has put other faces into it since they were chosen, those stay.
     """
     await lock_clusters(tx, command.library_id)
+    await hold_faces(tx, command.library_id, cluster_id=command.cluster_id)
     choice = labelled.choice
     gone = [face_id for face_id, live in (await _members(tx, command)).items() if not live]
     removed = await remove_members(

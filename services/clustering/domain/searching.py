@@ -16,10 +16,8 @@ from services.clustering.repository.centroids import list_centroids_of, require_
 from services.clustering.repository.unassigned import find_active_model
 from shared.db.engine import Database
 from shared.errors import PreconditionFailed, Reason
+from shared.faces.matching import ARCFACE_FLOOR
 from shared.faces.near_duplicates import group_photos, key_faces
-
-USUAL_FLOOR = 0.35
-"""Cosine for ArcFace-like models, where a pack carries no ``suggest_floor``."""
 
 MAX_FOUND = 1000
 
@@ -86,7 +84,7 @@ async def search_by_centroid(
 def _floor(command: SearchByCentroid, model: ActiveModel) -> float:
     if command.min_cosine is not None:
         return command.min_cosine
-    return model.thresholds.get("suggest_floor", USUAL_FLOOR)
+    return model.thresholds.get("suggest_floor", ARCFACE_FLOOR)
 
 
 def _merge(centroids: Sequence[Centroid], answers: Sequence[Sequence[NearFace]]) -> list[CentroidMatch]:

@@ -101,14 +101,14 @@ async def remove_members(
         .where(clusters.c.library_id == library_id, clusters.c.cluster_id == cluster_id)
         .values(version=clusters.c.version + 1, updated_at=clock.now())
     )
-    await delete_empty_clusters(tx, library_id)
+    await delete_empty_clusters(tx, library_id, clusters.c.cluster_id == cluster_id)
     return [row.face_id for row in rows]
 
 
-async def delete_empty_clusters(tx: Transaction, library_id: str) -> None:
-    """End the clusters of a library that have no rows of members."""
+async def delete_empty_clusters(tx: Transaction, library_id: str, *conditions: ColumnElement[bool]) -> None:
+    """End the clusters of a library that pass the conditions and have no rows of members."""
     filled = select(cluster_members.c.cluster_id).where(cluster_members.c.cluster_id == clusters.c.cluster_id).exists()
-    await tx.execute(delete(clusters).where(clusters.c.library_id == library_id, ~filled))
+    await tx.execute(delete(clusters).where(clusters.c.library_id == library_id, ~filled, *conditions))
 
 
 def summarise_members(*conditions: ColumnElement[bool]) -> Select[Any]:

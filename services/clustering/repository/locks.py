@@ -6,15 +6,44 @@ import hashlib
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import BigInteger, cast, func, select, text
+from sqlalchemy import BigInteger, cast, func, select, text, union
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 
 from shared.db.engine import Transaction
+from shared.db.tables_clustering import cluster_members, clusters
+from shared.db.tables_detection import faces
 
 
 async def lock_clusters(tx: Transaction, library_id: str) -> None:
     """Let nobody else change the clusters of a library."""
     await tx.execute(select(func.pg_advisory_xact_lock(_lock_number(f"clusters/{library_id}"))))
+
+
+async def hold_faces(
+    tx: Transaction, library_id: str, face_ids: Sequence[UUID] = (), cluster_id: str | None = None
+) -> None:
+    """Keep these faces, and those with a place in a cluster of the library, or in the one, from being deleted.
+
+    To be called before anything of clusters is written: a deleted face takes its row in a cluster with it, so whoever
+    deletes holds the face and waits for that row, while a writer of clusters holds the row and its foreign key waits for
+    the face. With the faces first, in order of id, one waits for the other instead. Other changes of a face need not wait.
+    """
+    members = select(cluster_members.c.face_id).where(cluster_members.c.library_id == library_id)
+    covers = select(clusters.c.cover_face_id).where(clusters.c.library_id == library_id)
+    if cluster_id is not None:
+        members = members.where(cluster_members.c.cluster_id == cluster_id)
+        covers = covers.where(clusters.c.cluster_id == cluster_id)
+    given = select(func.unnest(cast(list(face_ids), ARRAY(UUID_TYPE(as_uuid=True)))))
+    held = (
+        select(faces.c.face_id)
+        .where(faces.c.face_id.in_(union(members, covers, given)))
+        .order_by(faces.c.face_id)
+        .with_for_update(read=True, key_share=True)
+        .cte("held")
+    )
+    # Counted there, so that a million ids do not travel.
+    await tx.execute(select(func.count()).select_from(held))
 
 
 async def lock_centroids(tx: Transaction, person_ids: Sequence[UUID]) -> None:

@@ -29,6 +29,7 @@ def from_options(options: pb.DetectionOptions) -> OptionOverrides:
         min_face_px=options.min_face_px if options.HasField("min_face_px") else None,
         min_quality=options.min_quality if options.HasField("min_quality") else None,
         max_faces=options.max_faces if options.HasField("max_faces") else None,
+        second_pass=options.second_pass if options.HasField("second_pass") else None,
     )
     _check_between("min_confidence", overrides.min_confidence, 0, 1)
     _check_between("min_face_px", overrides.min_face_px, 0, MAX_FACE_PX)
@@ -44,6 +45,7 @@ def to_options(options: OptionOverrides) -> pb.DetectionOptions:
         min_face_px=options.min_face_px,
         min_quality=options.min_quality,
         max_faces=options.max_faces,
+        second_pass=options.second_pass,
     )
 
 

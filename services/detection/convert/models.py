@@ -10,17 +10,16 @@ from services.detection.inference.faces import ModelInfo
 
 def to_model_info(info: ModelInfo) -> pb.ModelInfo:
     """A loaded pack as a message."""
-    provider = info.providers[0] if info.providers else ""
     return pb.ModelInfo(
         pack=info.pack,
         model_version=info.version,
         dimension=info.dimension,
-        providers={"detector": provider, "recogniser": provider},
-        sha256={"detector": info.detector_sha256, "recogniser": info.recogniser_sha256},
-        licence=info.licence or "",
+        providers=info.providers,
+        sha256=info.sha256,
+        licence=info.licence,
         rewrites=info.rewrites,
         thresholds=info.thresholds,
-        runtime={"insightface": info.insightface_version, "onnxruntime": info.onnxruntime_version},
+        runtime=info.runtime,
         calibration={name: float(value) for name, value in info.calibration.items() if _is_number(value)},
     )
 

@@ -40,6 +40,7 @@ def to_session(session: Session, now: datetime) -> pb.DetectionSession:
         faces_kept=session.faces_kept,
         faces_gone=session.faces_gone,
         create_time=to_timestamp(session.created_at),
+        retry_of=str(session.retry_of or ""),
     )
 
 

@@ -11,13 +11,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
 async def map_windowed(
-    items: AsyncIterator[T], work: Callable[[T], Awaitable[R]], window: int
+    items: AsyncIterator[T],
+    work: Callable[[T], Awaitable[R]],
+    window: int,
+    interruption: Callable[[], Awaitable[None]] = _never,
 ) -> AsyncGenerator[R, None]:
     """Results of ``work`` on each item, as they come, with at most ``window`` items taken and not yet handed on.
 
     An item is taken only when there is room, so a slow reader of the results stops the reading of items. Closing the
-    generator cancels the work in hand. Raises what ``items`` or ``work`` raise, after the results before it.
+    generator cancels the work in hand. Raises what ``items`` or ``work`` raise, after the results before it; and what
+    ``interruption`` raises, from when on no item is taken any more, after the results of those that were.
     """
     room = asyncio.Semaphore(window)
     done: asyncio.Queue[tuple[R] | None] = asyncio.Queue()
@@ -25,27 +33,37 @@ async def map_windowed(
     async def work_on(item: T) -> None:
         done.put_nowait((await work(item),))
 
-    async def take_items() -> None:
+    async def take_items(working: asyncio.TaskGroup) -> None:
+        while True:
+            await room.acquire()
+            try:
+                item = await anext(items)
+            except StopAsyncIteration:
+                break
+            working.create_task(work_on(item))
+
+    async def work_on_all() -> None:
+        interrupting = asyncio.ensure_future(interruption())
         try:
             async with asyncio.TaskGroup() as working:
-                while True:
-                    await room.acquire()
-                    try:
-                        item = await anext(items)
-                    except StopAsyncIteration:
-                        break
-                    working.create_task(work_on(item))
+                taking = working.create_task(take_items(working))
+                await asyncio.wait((taking, interrupting), return_when=asyncio.FIRST_COMPLETED)
+                interrupted = not taking.done()
+                taking.cancel()
+            if interrupted:
+                await interrupting
         finally:
+            await _end(interrupting)
             done.put_nowait(None)
 
-    taking = asyncio.create_task(take_items())
+    working = asyncio.create_task(work_on_all())
     try:
         while (result := await done.get()) is not None:
             yield result[0]
             room.release()
-        await taking
+        await working
     finally:
-        await _end(taking)
+        await _end(working)
 
 
 async def read_batches(items: AsyncGenerator[T, None], size: int) -> AsyncGenerator[list[T], None]:
@@ -82,7 +100,7 @@ async def read_batches(items: AsyncGenerator[T, None], size: int) -> AsyncGenera
         await _end(reading)
 
 
-async def _end(task: asyncio.Task[None]) -> None:
+async def _end(task: asyncio.Future[None]) -> None:
     """Cancel a task that may have ended and wait until it has; its error is for whoever awaits it, not for here."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from services.detection.domain.holding import ByteRoom
 from services.detection.domain.model import OptionOverrides
+from services.detection.inference.batcher import Turn
 from services.detection.inference.engine import FaceEngine
-from services.detection.inference.faces import DetectedFace, DetectOptions
-from shared.config import DetectionSettings
-from shared.errors import Overloaded
+from services.detection.inference.faces import DetectedFace, DetectOptions, GivenFace
+from shared.config import MIB, DetectionSettings
+from shared.errors import FieldViolation, InvalidRequest
 from shared.imaging.decode import DecodedImage, ImageDecoder
 from shared.imaging.source import PhotoReader, PhotoSource
 from shared.telemetry.metrics import Metrics
 
-# Before a full queue is asked again, if it does not say when.
-_RETRY_S = 0.1
-
-
-Number = TypeVar("Number", int, float)
+Value = TypeVar("Value", bool, int, float)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +29,9 @@ class Sight:
 
     image: DecodedImage
     faces: list[DetectedFace]
+
+
+_Work = Callable[[DecodedImage, Turn], Awaitable[list[DetectedFace]]]
 
 
 class FaceFinder:
@@ -51,16 +52,16 @@ class FaceFinder:
         self._decoder = decoder
         # The decoder's time limit is for decoding: a photo must not use it up waiting for a thread.
         self._threads = asyncio.Semaphore(decoders)
+        self._room = ByteRoom(settings.max_waiting_mb * MIB)
         self._settings = settings
         self._metrics = metrics
+        metrics.detector_held_bytes.set_function(lambda: self._room.held)
 
     async def read_photo(self, source: PhotoSource) -> DecodedImage:
         """The upright photo. Raises :class:`ImageUnreadable` or :class:`InvalidRequest` naming what is wrong with it."""
-        with self._timed("read"):
-            data = await self._reader.read(source)
+        data = await self._read(source)
         async with self._threads:
-            with self._timed("decode"):
-                return await self._decoder.decode(data)
+            return await self._decode(data)
 
     async def find_faces(
         self,
@@ -75,27 +76,77 @@ class FaceFinder:
 
         Raises as :meth:`read_photo`, and :class:`Overloaded` if the queue is full or longer than ``patience_s``.
         """
-        image = await self.read_photo(source)
-        return await self._infer(image, self._options(overrides, with_embeddings), caller, patience_s)
+        work = self._finding(overrides, with_embeddings)
+        return await self._look(source, work, Turn(caller, patience_s))
 
     async def find_faces_in_turn(
         self, source: PhotoSource, overrides: OptionOverrides, *, with_embeddings: bool, caller: str
     ) -> Sight:
         """As :meth:`find_faces`, but a full queue makes it wait instead of fail: for streams, which slow down by it."""
-        image = await self.read_photo(source)
-        options = self._options(overrides, with_embeddings)
-        while True:
-            try:
-                return await self._infer(image, options, caller, None)
-            except Overloaded as refusal:
-                await asyncio.sleep(refusal.retry_after_s or _RETRY_S)
+        return await self._look(source, self._finding(overrides, with_embeddings), Turn(caller, waits=True))
 
-    async def _infer(self, image: DecodedImage, options: DetectOptions, caller: str, patience_s: float | None) -> Sight:
-        with self._timed("detect"):
-            faces = await self._engine.detect(image, options, caller=caller, patience_s=patience_s)
+    async def measure_given(
+        self,
+        source: PhotoSource,
+        given: Sequence[GivenFace],
+        *,
+        caller: str,
+        patience_s: float | None,
+        with_embeddings: bool = True,
+    ) -> Sight:
+        """Measure and embed faces whose boxes are known, in the order given; nothing else is looked for.
+
+        Raises as :meth:`find_faces`, and :class:`InvalidRequest` for a box whose centre lies outside the photo.
+        """
+        return await self._look(source, self._measuring(given, with_embeddings), Turn(caller, patience_s))
+
+    async def measure_given_in_turn(
+        self, source: PhotoSource, given: Sequence[GivenFace], *, with_embeddings: bool, caller: str
+    ) -> Sight:
+        """As :meth:`measure_given`, but a full queue makes it wait instead of fail."""
+        return await self._look(source, self._measuring(given, with_embeddings), Turn(caller, waits=True))
+
+    async def _look(self, source: PhotoSource, work: _Work, turn: Turn) -> Sight:
+        image, held = await self._hold_photo(source)
+        try:
+            with self._timed("detect"):
+                faces = await work(image, turn)
+        finally:
+            self._room.give_back(held)
         self._metrics.faces.inc(len(faces))
-        self._metrics.detector_queue.set(self._engine.state().waiting)
         return Sight(image, faces)
+
+    async def _hold_photo(self, source: PhotoSource) -> tuple[DecodedImage, int]:
+        """The upright photo, and how many bytes it takes of the room for those that wait for inference."""
+        data = await self._read(source)
+        async with self._threads:
+            image = await self._decode(data)
+            # Here, so that no more photos are decoded than there are threads while there is no room.
+            return image, await self._room.take(image.pixels.nbytes)
+
+    async def _read(self, source: PhotoSource) -> bytes:
+        with self._timed("read"):
+            return await self._reader.read(source)
+
+    async def _decode(self, data: bytes) -> DecodedImage:
+        with self._timed("decode"):
+            return await self._decoder.decode(data)
+
+    def _finding(self, overrides: OptionOverrides, with_embeddings: bool) -> _Work:
+        options = self._options(overrides, with_embeddings)
+
+        async def find(image: DecodedImage, turn: Turn) -> list[DetectedFace]:
+            return await self._engine.detect(image, options, turn)
+
+        return find
+
+    def _measuring(self, given: Sequence[GivenFace], with_embeddings: bool) -> _Work:
+        async def measure(image: DecodedImage, turn: Turn) -> list[DetectedFace]:
+            _refuse_outside(given, image)
+            floor = self._settings.min_confidence
+            return await self._engine.measure(image, given, turn, min_confidence=floor, with_embeddings=with_embeddings)
+
+        return measure
 
     def _options(self, overrides: OptionOverrides, with_embeddings: bool) -> DetectOptions:
         usual = self._settings
@@ -105,6 +156,7 @@ class FaceFinder:
             min_quality=_given(overrides.min_quality, usual.min_quality),
             max_faces=_given(overrides.max_faces, usual.max_faces),
             with_embeddings=with_embeddings,
+            second_pass=_given(overrides.second_pass, usual.second_pass),
         )
 
     @contextmanager
@@ -116,5 +168,20 @@ class FaceFinder:
             self._metrics.detector_seconds.labels(stage).observe(time.perf_counter() - began)
 
 
-def _given(value: Number | None, usual: Number) -> Number:
+def _refuse_outside(given: Sequence[GivenFace], image: DecodedImage) -> None:
+    # A detector's box may reach beyond the photo's edge, so of a given one only the centre must lie on the photo.
+    violations = [
+        FieldViolation(
+            f"given_faces[{index}].box",
+            f"the centre of given_faces[{index}].box lies outside the photo of {image.width} x {image.height} pixels",
+        )
+        for index, face in enumerate(given)
+        if not (0 <= face.box.x + face.box.width / 2 < image.width)
+        or not (0 <= face.box.y + face.box.height / 2 < image.height)
+    ]
+    if violations:
+        raise InvalidRequest(violations[0].description, violations=violations)
+
+
+def _given(value: Value | None, usual: Value) -> Value:
     return usual if value is None else value

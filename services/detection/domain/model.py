@@ -62,10 +62,14 @@ class PhotoOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """When a photo was taken: UTC; with a coarser precision the start of that day, month or year."""
+    """When a photo was taken: UTC; with a coarser precision the start of that day, month or year.
+
+    ``utc_offset_minutes`` is that of the camera's clock, None if nobody told it.
+    """
 
     at: datetime
     precision: TimePrecision
+    utc_offset_minutes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,8 @@ class QualityFigures:
 class Face:
     """A stored face with what others know of it. ``landmarks``: x0, y0 .. x4, y4.
 
-    ``cluster_id`` is None while the face has a person. ``model_version`` is empty if the library's active model has not
-    embedded it.
+    ``cluster_id`` is None while the face has a person or is not ACTIVE. ``model_version`` is empty if the library's active
+    model has not embedded it.
     """
 
     face_id: UUID
@@ -164,6 +168,7 @@ class OptionOverrides:
     min_face_px: float | None = None
     min_quality: float | None = None
     max_faces: int | None = None
+    second_pass: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +237,14 @@ PhotoLook = PhotoFound | PhotoFailed
 
 @dataclass(frozen=True, slots=True)
 class PendingPhoto:
-    """A photo of a session that is still to be looked at; ``uri`` is None if the asset is gone."""
+    """A photo of a session that is still to be looked at; ``uri`` is None if the asset is gone.
+
+    ``breaks`` is not 0 if a detector broke off while it had the photo in hand; see ``domain/breaking.py``.
+    """
 
     asset_id: str
     uri: str | None
+    breaks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +259,18 @@ class PackDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session to create. ``retry_of`` is the session whose failed photos it looks at again."""
+
+    session_id: UUID
+    library_id: str
+    job_id: UUID
+    redetect: bool
+    options: Mapping[str, float]
+    retry_of: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One row of ``detection_sessions``, its job, and how many photos had which outcome."""
 
@@ -257,6 +278,8 @@ class Session:
     library_id: str
     job: Job
     redetect: bool
+    options: Mapping[str, float]
+    retry_of: UUID | None
     photos: int
     outcomes: Mapping[PhotoOutcome, int]
     faces_added: int

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
+from services.detection.domain.activating import hold_model
 from services.detection.domain.matching import plan_storing
 from services.detection.domain.model import DetectionDeps, PhotoFailed, PhotoFound, PhotoLook
+from services.detection.domain.refreshing import refresh_people_on
+from services.detection.repository.assets import lock_captured_times
 from services.detection.repository.found import (
     delete_faces,
     insert_faces,
     lock_known_faces,
-    lock_photos,
     update_faces,
     write_embeddings,
     write_photos,
 )
 from services.detection.repository.session_photos import write_outcomes
-from services.detection.repository.sessions import add_face_counts
+from services.detection.repository.sessions import add_counts
 from shared.db.engine import Transaction
 from shared.db.outbox import PointKind, queue_faces, queue_points
 from shared.errors import Reason
@@ -35,22 +38,32 @@ async def store_looks(
     """Store what became of some photos of a session; answers what that adds to its job's progress.
 
     A fixed number of statements, whatever the number of photos and faces. Photos that were deleted meanwhile fail with
-    RESOURCE_NOT_FOUND.
+    RESOURCE_NOT_FOUND. Raises :class:`Contention` if the library's model was changed since its photos were looked at.
     """
-    present = await lock_photos(tx, library_id, [look.asset_id for look in looks])
+    present = await lock_captured_times(tx, library_id, [look.asset_id for look in looks])
     looks = [look if look.asset_id in present else _lost(look.asset_id) for look in looks]
     found = [look for look in looks if isinstance(look, PhotoFound)]
     failed = [look for look in looks if isinstance(look, PhotoFailed)]
+    if found:
+        await hold_model(tx, library_id, model_version)
     known = await lock_known_faces(tx, library_id, [photo.asset_id for photo in found])
     plan = plan_storing(found, known, deps.ids, deps.settings.redetect_iou)
     await insert_faces(tx, deps.clock, library_id, plan.added)
     await update_faces(tx, deps.clock, plan.updated)
     await write_embeddings(tx, library_id, model_version, [*plan.added, *plan.updated])
-    points = await delete_faces(tx, plan.deleted)
+    gone = await delete_faces(tx, plan.deleted)
     await write_photos(tx, deps.clock, library_id, looks, plan.face_counts)
-    await write_outcomes(tx, session_id, looks)
-    await add_face_counts(tx, session_id, len(plan.added), plan.kept, plan.unseen)
-    await queue_points(tx, deps.clock, PointKind.FACE, library_id, points)
+    await _follow_times(tx, deps, library_id, present, {face.asset_id for face in known}, f"session {session_id}")
+    outcomes = await write_outcomes(tx, session_id, looks)
+    await add_counts(
+        tx,
+        session_id,
+        outcomes,
+        faces_added=len(plan.added),
+        faces_kept=plan.kept,
+        faces_gone=plan.unseen,
+    )
+    await queue_points(tx, deps.clock, PointKind.FACE, library_id, gone.points)
     await queue_faces(tx, deps.clock, library_id, [*plan.remaining, *(face.face_id for face in plan.added)])
     return Progress(
         done=len(looks),
@@ -58,6 +71,22 @@ async def store_looks(
         phase="detect",
         failures=[ItemFailure(photo.asset_id, photo.reason, photo.message) for photo in failed],
     )
+
+
+async def _follow_times(
+    tx: Transaction,
+    deps: DetectionDeps,
+    library_id: str,
+    before: Mapping[str, datetime | None],
+    asset_ids: Collection[str],
+    started_by: str,
+) -> None:
+    """Have people brought up to date who are on those of these photos that turn out to be of another time."""
+    if not asset_ids:
+        return
+    now = await lock_captured_times(tx, library_id, sorted(asset_ids))
+    moved = [asset_id for asset_id, taken in now.items() if taken != before[asset_id]]
+    await refresh_people_on(tx, deps, library_id, moved, started_by)
 
 
 def _lost(asset_id: str) -> PhotoFailed:

@@ -2,7 +2,8 @@
 
 Callers wait in lanes and are served round robin, one item each, so a session of a million photos delays a
 single photo by one turn and not by the queue. The queue is bounded: what does not fit, or could not be
-reached in time, is refused at once instead of growing old in memory. Work whose caller has gone is dropped
+reached in time, is refused at once instead of growing old in memory; a caller that would rather wait than be
+refused must itself bound what it holds, as a stream does by its window. Work whose caller has gone is dropped
 before it costs a model run.
 """
 
@@ -22,6 +23,9 @@ from shared.errors import Overloaded, Reason, Unavailable
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+OnBatch = Callable[[Sequence[float]], None]
+"""Hears, in the worker's thread, how many seconds each item of a batch has waited."""
+
 # How much one more measurement moves the running mean of seconds per item.
 _SMOOTHING = 0.1
 # Before anything was measured.
@@ -33,8 +37,8 @@ _LEAST_RETRY_S = 0.05
 class BatcherLimits:
     """``workers`` threads each take up to ``max_batch`` items, waiting up to ``max_wait_s`` for a batch to fill.
 
-    At most ``queue_max`` items wait. A quarter as many places again are kept for callers who have nothing
-    waiting, so that one who fills the queue cannot shut out the rest.
+    At most ``queue_max`` items wait that would be refused otherwise. A quarter as many places again are kept for
+    callers who have nothing waiting, so that one who fills the queue cannot shut out the rest.
     """
 
     workers: int
@@ -58,10 +62,24 @@ class BatcherState:
     seconds_per_item: float
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Who asks, and how long it can wait.
+
+    ``caller`` names the lane (a stream, a job, a client). The item is refused at once if its turn would come later than
+    ``patience_s``, or if the queue is full, unless it ``waits``: for callers that hold only so many items at a time.
+    """
+
+    caller: str
+    patience_s: float | None = None
+    waits: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[Item, Result]):
-    caller: str
+    turn: Turn
     item: Item
+    came: float
     future: Future[Result] = field(default_factory=Future)
 
 
@@ -79,13 +97,17 @@ class Batcher(Generic[Item, Result]):
         *,
         name: str = "inference",
         clock: Callable[[], float] = time.monotonic,
+        on_batch: OnBatch | None = None,
     ) -> None:
         self._process = process
         self._limits = limits
+        self._on_batch = on_batch
         self._clock = clock
         self._changed = threading.Condition()
         self._lanes: OrderedDict[str, deque[_Entry[Item, Result]]] = OrderedDict()
         self._waiting = 0
+        # Of those, the ones that would have been refused if the queue had been full.
+        self._places_taken = 0
         self._running = 0
         self._closing = False
         self._seconds_per_item = _FIRST_GUESS_S
@@ -95,18 +117,17 @@ class Batcher(Generic[Item, Result]):
         for thread in self._threads:
             thread.start()
 
-    async def submit(self, item: Item, *, caller: str, patience_s: float | None = None) -> Result:
-        """Wait for the result of ``item``. ``caller`` names the lane; cancelling the wait takes the item back if it
-        was not begun.
+    async def submit(self, item: Item, turn: Turn) -> Result:
+        """Wait for the result of ``item``. Cancelling the wait takes the item back if it was not begun.
 
-        Raises :class:`Overloaded` (with ``retry_after_s``) if the queue is full or the turn would come later than
-        ``patience_s``; :class:`Unavailable` (DRAINING) once closed; and whatever ``process`` raised for this item.
+        Raises :class:`Overloaded` (with ``retry_after_s``) if the queue is full or the turn would come later than its
+        patience; :class:`Unavailable` (DRAINING) once closed; and whatever ``process`` raised for this item.
         """
-        entry: _Entry[Item, Result] = _Entry(caller, item)
+        entry: _Entry[Item, Result] = _Entry(turn, item, self._clock())
         with self._changed:
-            self._admit(caller, patience_s)
-            self._lanes.setdefault(caller, deque()).append(entry)
-            self._waiting += 1
+            self._admit(turn)
+            self._lanes.setdefault(turn.caller, deque()).append(entry)
+            self._count(entry, 1)
             self._changed.notify()
         try:
             return await asyncio.wrap_future(entry.future)
@@ -128,7 +149,7 @@ class Batcher(Generic[Item, Result]):
             dropped = [] if drain else [entry for lane in self._lanes.values() for entry in lane]
             if not drain:
                 self._lanes.clear()
-                self._waiting = 0
+                self._waiting = self._places_taken = 0
             self._changed.notify_all()
         for entry in dropped:
             if entry.future.set_running_or_notify_cancel():
@@ -136,42 +157,54 @@ class Batcher(Generic[Item, Result]):
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
-    def _admit(self, caller: str, patience_s: float | None) -> None:
+    def _admit(self, turn: Turn) -> None:
         if self._closing:
             raise _draining()
-        limit = self._limits.queue_max + (0 if caller in self._lanes else self._limits.reserve)
-        wait_s = self._expected_wait()
-        if self._waiting >= limit:
+        if turn.waits:
+            return
+        limit = self._limits.queue_max + (0 if turn.caller in self._lanes else self._limits.reserve)
+        wait_s = self._expected_wait(turn.caller)
+        if self._places_taken >= limit:
             raise Overloaded(
                 f"{self._waiting} photos are waiting for inference already",
                 metadata={"waiting": str(self._waiting), "limit": str(limit)},
                 retry_after_s=max(_LEAST_RETRY_S, wait_s),
             )
-        if patience_s is not None and wait_s > patience_s:
+        if turn.patience_s is not None and wait_s > turn.patience_s:
             raise Overloaded(
-                f"the turn would come in about {wait_s:.2f} s, the call can wait {patience_s:.2f} s",
+                f"the turn would come in about {wait_s:.2f} s, the call can wait {turn.patience_s:.2f} s",
                 metadata={"waiting": str(self._waiting), "expected_wait_s": f"{wait_s:.3f}"},
-                retry_after_s=max(_LEAST_RETRY_S, wait_s - patience_s),
+                retry_after_s=max(_LEAST_RETRY_S, wait_s - turn.patience_s),
             )
 
-    def _expected_wait(self) -> float:
+    def _expected_wait(self, caller: str) -> float:
         """Seconds until an item that came now would begin; 0 while a worker is idle."""
-        ahead = self._waiting + self._running - (self._limits.workers * self._limits.max_batch - 1)
+        own = len(self._lanes.get(caller, ()))
+        # Each lane gives one item per round, and the new item's round is the one after those of its own lane.
+        others = sum(min(len(lane), own + 1) for name, lane in self._lanes.items() if name != caller)
+        ahead = own + others + self._running - (self._limits.workers * self._limits.max_batch - 1)
         return max(0, ahead) * self._seconds_per_item / self._limits.workers
+
+    def _count(self, entry: _Entry[Item, Result], change: int) -> None:
+        self._waiting += change
+        if not entry.turn.waits:
+            self._places_taken += change
 
     def _take_back(self, entry: _Entry[Item, Result]) -> None:
         with self._changed:
-            lane = self._lanes.get(entry.caller)
+            lane = self._lanes.get(entry.turn.caller)
             if lane is None or entry not in lane:
                 return
             lane.remove(entry)
-            self._waiting -= 1
+            self._count(entry, -1)
             if not lane:
-                del self._lanes[entry.caller]
+                del self._lanes[entry.turn.caller]
 
     def _work(self) -> None:
         while batch := self._take():
             began = self._clock()
+            if self._on_batch is not None:
+                self._on_batch([began - entry.came for entry in batch])
             self._answer(batch)
             seconds = (self._clock() - began) / len(batch)
             with self._changed:
@@ -207,7 +240,7 @@ class Batcher(Generic[Item, Result]):
         while self._lanes and len(batch) < self._limits.max_batch:
             caller, lane = self._lanes.popitem(last=False)
             entry = lane.popleft()
-            self._waiting -= 1
+            self._count(entry, -1)
             if lane:
                 self._lanes[caller] = lane
             if entry.future.set_running_or_notify_cancel():

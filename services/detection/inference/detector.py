@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.detection.inference.packs import DetectorModel
+from services.detection.inference.planes import Blobs
 from services.detection.inference.session import Session
 
 # Candidates per photo that go into non-maximum suppression. Photos have hundreds; a picture made to be
@@ -41,9 +42,20 @@ class Detector:
         self._input = session.get_inputs()[0].name
         self._model = model
         self._size = size
+        self._blobs = Blobs(size, model.mean, model.deviation)
         self._nms_iou = nms_iou
         self._buckets = tuple(buckets)
         self._centres = tuple(_anchor_centres(size, stride, model.anchors) for stride in model.strides)
+
+    @property
+    def size(self) -> int:
+        """Side of the input, in pixels."""
+        return self._size
+
+    @property
+    def nms_iou(self) -> float:
+        """Of two boxes that overlap more, the worse is dropped."""
+        return self._nms_iou
 
     def detect(self, photos: Sequence[NDArray[np.uint8]], min_scores: Sequence[float]) -> list[Detections]:
         """Detect faces in (H, W, 3) uint8 BGR photos, each at its own least score (0..1)."""
@@ -56,49 +68,45 @@ class Detector:
 
     def _detect_chunk(self, photos: Sequence[NDArray[np.uint8]], min_scores: Sequence[float]) -> list[Detections]:
         bucket = next(size for size in self._buckets if size >= len(photos))
-        canvas = np.zeros((bucket, self._size, self._size, 3), np.uint8)
-        scales = [self._letterbox(photo, canvas[row]) for row, photo in enumerate(photos)]
-        outputs = self._run(canvas)
+        blob = self._blobs.take(bucket)
+        scales = [self._letterbox(photo, blob[row]) for row, photo in enumerate(photos)]
+        outputs = self._run(blob)
         return [
             self._read_outputs([output[row] for output in outputs], scale, min_score)
             for row, (scale, min_score) in enumerate(zip(scales, min_scores, strict=True))
         ]
 
-    def _run(self, canvas: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        model = self._model
-        blob = cv2.dnn.blobFromImages(
-            list(canvas), 1.0 / model.deviation, (self._size, self._size), (model.mean,) * 3, swapRB=True
-        )
+    def _run(self, blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         outputs = self._session.run(None, {self._input: blob})
         # Exports without a batch axis give (anchors, k).
         return [output if output.ndim == 3 else output[None] for output in outputs]
 
-    def _letterbox(self, photo: NDArray[np.uint8], canvas: NDArray[np.uint8]) -> float:
-        """Draw ``photo`` into the top left of the black ``canvas``, as large as it fits; returns canvas
-        pixels per photo pixel.
-        """
+    def _letterbox(self, photo: NDArray[np.uint8], planes: NDArray[np.float32]) -> float:
+        """Draw ``photo`` into the top left of ``planes``, as large as it fits; returns input pixels per photo pixel."""
         height, width = photo.shape[:2]
         ratio = height / width
         if ratio > 1:
             new_height, new_width = self._size, max(1, int(self._size / ratio))
         else:
             new_height, new_width = max(1, int(self._size * ratio)), self._size
-        canvas[:new_height, :new_width] = cv2.resize(photo, (new_width, new_height))
+        self._blobs.write(np.asarray(cv2.resize(photo, (new_width, new_height)), np.uint8), planes)
         return float(new_height / height)
 
     def _read_outputs(self, outputs: Sequence[NDArray[np.float32]], scale: float, min_score: float) -> Detections:
         levels = len(self._model.strides)
-        boxes: list[NDArray[np.float32]] = []
-        scores: list[NDArray[np.float32]] = []
-        landmarks: list[NDArray[np.float32]] = []
+        boxes: list[NDArray[np.float32]] = [np.empty((0, 4), np.float32)]
+        scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
+        landmarks: list[NDArray[np.float32]] = [np.empty((0, 5, 2), np.float32)]
         shrink = np.float32(scale)
         for level, stride in enumerate(self._model.strides):
             level_scores = outputs[level][:, 0]
             hits = np.flatnonzero(level_scores >= min_score)
+            if not hits.size:
+                continue
             centres = self._centres[level][hits]
             reach = outputs[level + levels][hits] * np.float32(stride)
             offsets = outputs[level + 2 * levels][hits].reshape(-1, 5, 2) * np.float32(stride)
-            boxes.append(np.hstack([centres - reach[:, :2], centres + reach[:, 2:]]))
+            boxes.append(np.concatenate([centres - reach[:, :2], centres + reach[:, 2:]], axis=1))
             landmarks.append(centres[:, None] + offsets)
             scores.append(level_scores[hits])
         all_scores = np.concatenate(scores)

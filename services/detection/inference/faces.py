@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.config import DetectionSettings, Provider
+from shared.config import Provider
 from shared.faces.boxes import Box
 from shared.faces.quality import FaceQuality
 
@@ -19,7 +19,7 @@ class DetectOptions:
     """What counts as a face, per photo. Sizes in pixels of the upright photo, the rest 0..1.
 
     ``min_face_px`` is held against the shorter side of the box; of more than ``max_faces`` the best by confidence are
-    kept.
+    kept. ``second_pass`` looks again, in tiles, at a large photo on which only small faces or none were found.
     """
 
     min_confidence: float
@@ -27,17 +27,20 @@ class DetectOptions:
     min_quality: float
     max_faces: int
     with_embeddings: bool = True
+    second_pass: bool = False
 
-    @classmethod
-    def from_settings(cls, settings: DetectionSettings, *, with_embeddings: bool = True) -> Self:
-        """The house's defaults."""
-        return cls(
-            min_confidence=settings.min_confidence,
-            min_face_px=settings.min_face_px,
-            min_quality=settings.min_quality,
-            max_faces=settings.max_faces,
-            with_embeddings=with_embeddings,
-        )
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GivenFace:
+    """A face whose place is known: it is measured and embedded, not looked for.
+
+    ``landmarks`` is as in :class:`DetectedFace`, or None: then the detector is asked where they are in and around the
+    box, and where it sees no face they are estimated from the box.
+    """
+
+    given_id: str
+    box: Box
+    landmarks: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +49,8 @@ class DetectedFace:
 
     ``landmarks`` is (5, 2) float32: viewer's left eye, right eye, nose, left and right mouth corner.
     ``embedding`` is (D,) float32 of length 1 and ``embedding_norm`` its length before; both None if no
-    embedding was asked for.
+    embedding was asked for. ``given_id`` is that of the :class:`GivenFace` it answers, empty if it was detected;
+    the ``confidence`` of a given face is 0 unless the detector saw it.
     """
 
     box: Box
@@ -55,6 +59,7 @@ class DetectedFace:
     quality: FaceQuality
     embedding: NDArray[np.float32] | None
     embedding_norm: float | None
+    given_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +67,21 @@ class ModelInfo:
     """What runs, and where.
 
     ``version`` names the embedding space, ``dimension`` was measured on the loaded model. ``provider_reason``
-    says why ``provider`` was taken, ``providers`` is what onnxruntime reports, ``rewrites`` lists what was
-    changed in the graphs at load, or why it was not.
+    says why ``provider`` was taken; ``providers`` is what onnxruntime reports for each model file, by its name, and
+    ``sha256`` is of that file, in hex. ``rewrites`` lists what was changed in the graphs at load, or why it was not;
+    ``runtime`` the versions of the libraries.
     """
 
     pack: str
     version: str
     dimension: int
     detection_size: int
-    detector_sha256: str
-    recogniser_sha256: str
     provider: Provider
     provider_reason: str
-    providers: tuple[str, ...]
-    insightface_version: str
-    onnxruntime_version: str
-    licence: str | None
+    providers: Mapping[str, str]
+    sha256: Mapping[str, str]
+    licence: str
     thresholds: Mapping[str, float]
     calibration: Mapping[str, Any]
     rewrites: tuple[str, ...]
+    runtime: Mapping[str, str]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 
@@ -22,21 +24,31 @@ _GPU_BUCKETS = (1, 4, 8, 16, 32)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModels:
-    """Ready to run. ``dimension`` is measured; ``rewrites`` says what was changed or refused, in words."""
+    """Ready to run.
+
+    ``dimension`` is measured; ``providers`` is where each model file runs, by its name; ``rewrites`` says what was
+    changed or refused, in words.
+    """
 
     detector: Detector
     recogniser: Recogniser
     dimension: int
     detection_size: int
     detector_batch: int
-    providers: tuple[str, ...]
+    providers: Mapping[str, str]
     rewrites: tuple[str, ...]
 
 
 def load_models(
-    pack: ModelPack, choice: ProviderChoice, *, detection_size: int, nms_iou: float, batch_max: int
+    pack: ModelPack,
+    choice: ProviderChoice,
+    *,
+    detection_size: int,
+    nms_iou: float,
+    batch_max: int,
+    cache: Path | None = None,
 ) -> LoadedModels:
-    """Open ``pack`` on the chosen provider.
+    """Open ``pack`` on the chosen provider. ``cache`` as in :func:`open_session`.
 
     ``detection_size`` yields to a graph whose input is fixed, as in InsightFace. A rewrite that is refused
     leaves the original graph in place. Raises :class:`ModelPackError` or :class:`ProviderError`.
@@ -47,8 +59,8 @@ def load_models(
             f"the detector's input of {size} px is no multiple of its stride {max(pack.detector.strides)}"
         )
     notes: list[str] = []
-    detector_session, buckets = _open_detector(pack, choice, size, batch_max, notes)
-    recogniser_session = _open_recogniser(pack, choice, notes)
+    detector_session, buckets = _open_detector(pack, choice, size, batch_max, cache, notes)
+    recogniser_session = _open_recogniser(pack, choice, cache, notes)
     detector = Detector(detector_session, pack.detector, size=size, nms_iou=nms_iou, buckets=buckets)
     recogniser = _wrap_recogniser(recogniser_session, pack, _recogniser_buckets(recogniser_session, choice))
     dimension = _measure_dimension(recogniser, pack)
@@ -59,26 +71,37 @@ def load_models(
         dimension=dimension,
         detection_size=size,
         detector_batch=buckets[-1],
-        providers=tuple(detector_session.get_providers()),
+        providers={
+            pack.detector.path.name: detector_session.get_providers()[0],
+            pack.recogniser.path.name: recogniser_session.get_providers()[0],
+        },
         rewrites=tuple(notes),
     )
 
 
 def _open_detector(
-    pack: ModelPack, choice: ProviderChoice, size: int, batch_max: int, notes: list[str]
+    pack: ModelPack, choice: ProviderChoice, size: int, batch_max: int, cache: Path | None, notes: list[str]
 ) -> tuple[Session, tuple[int, ...]]:
     graph = read_graph(pack.detector.path)
     if not choice.is_gpu:
         # On a CPU a batch takes longer than its photos one by one: the caches no longer hold the activations.
         return open_session(graph, choice.provider), (1,)
+    batchable = prepare_batchable(graph, pack, size, notes)
+    if batchable is None:
+        return open_session(graph, choice.provider, cache), (1,)
+    return open_session(batchable, choice.provider, cache), _buckets_up_to(batch_max)
+
+
+def prepare_batchable(graph: onnx.ModelProto, pack: ModelPack, size: int, notes: list[str]) -> onnx.ModelProto | None:
+    """The detector's ``graph`` for batches, verified; None if it is refused. ``notes`` is told which, and why."""
     try:
         batchable = make_batchable(graph, size=size, strides=pack.detector.strides, anchors=pack.detector.anchors)
         difference = check_batchable(graph, batchable, pack, size)
     except RewriteError as refusal:
         notes.append(f"detector runs one photo at a time: {refusal}")
-        return open_session(graph, choice.provider), (1,)
+        return None
     notes.append(f"detector takes batches (largest difference {difference:.1e} on {_PROBES} probes)")
-    return open_session(batchable, choice.provider), _buckets_up_to(batch_max)
+    return batchable
 
 
 def check_batchable(original: onnx.ModelProto, batchable: onnx.ModelProto, pack: ModelPack, size: int) -> float:
@@ -100,10 +123,10 @@ def check_batchable(original: onnx.ModelProto, batchable: onnx.ModelProto, pack:
     return verify_batch(expected, found)
 
 
-def _open_recogniser(pack: ModelPack, choice: ProviderChoice, notes: list[str]) -> Session:
+def _open_recogniser(pack: ModelPack, choice: ProviderChoice, cache: Path | None, notes: list[str]) -> Session:
     graph = read_graph(pack.recogniser.path)
     if choice.is_gpu:
-        return open_session(graph, choice.provider)
+        return open_session(graph, choice.provider, cache)
     original = open_session(graph, choice.provider)
     rewritten_graph, count = replace_prelu(graph)
     if not count:

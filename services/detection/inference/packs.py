@@ -27,6 +27,8 @@ from shared.config import ModelSettings
 
 _KEY_POINT_OUTPUTS = {9: (8, 16, 32), 15: (8, 16, 32, 64, 128)}
 _LANDMARK_WIDTH = 10
+# What InsightFace says of every pack it offers for download (its model zoo, README).
+_INSIGHTFACE_LICENCE = "available for non-commercial research purposes only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class ModelPack:
     """A detector and a recogniser that belong together.
 
     ``version`` names the embedding space, ``[a-z0-9_]``, at most 41 long: the pack's name and the first 8 hex digits of the
-    recogniser's SHA-256, so that a retrained model cannot share a collection with the one before.
+    recogniser's SHA-256, so that a retrained model cannot share a collection with the one before. ``licence`` is in its
+    publisher's words, empty if unknown.
     """
 
     name: str
@@ -70,6 +73,7 @@ class ModelPack:
     detector: DetectorModel
     recogniser: RecogniserModel
     manifest: PackManifest
+    licence: str
 
 
 def load_pack(settings: ModelSettings) -> ModelPack:
@@ -89,13 +93,17 @@ def load_pack(settings: ModelSettings) -> ModelPack:
         detector=_describe_detector(detector),
         recogniser=recogniser_model,
         manifest=manifest,
+        licence=manifest.licence or ("" if _is_folder(settings) else _INSIGHTFACE_LICENCE),
     )
 
 
+def _is_folder(settings: ModelSettings) -> bool:
+    return Path(settings.pack).expanduser().is_dir()
+
+
 def _find_folder(settings: ModelSettings) -> Path:
-    as_path = Path(settings.pack).expanduser()
-    if as_path.is_dir():
-        return as_path.resolve()
+    if _is_folder(settings):
+        return Path(settings.pack).expanduser().resolve()
     if "/" in settings.pack or settings.pack.startswith((".", "~")):
         raise ModelPackError(f"model pack folder '{settings.pack}' does not exist")
     root = settings.root.expanduser()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from services.detection.inference.errors import InferenceError
+from services.detection.inference.planes import Blobs
 from services.detection.inference.session import Session
+
+# Crops that are made ready together, at least the largest batch: between two runs of a model the caches are cold.
+_WRITTEN_AT_ONCE = 32
 
 
 class Recogniser:
@@ -22,9 +25,13 @@ class Recogniser:
         self._session = session
         self._input = session.get_inputs()[0].name
         self._side = side
-        self._mean = mean
-        self._deviation = deviation
+        self._blobs = Blobs(side, mean, deviation)
         self._buckets = tuple(buckets)
+
+    @property
+    def side(self) -> int:
+        """Of a crop, in pixels."""
+        return self._side
 
     def embed(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Embed (side, side, 3) uint8 BGR crops.
@@ -42,14 +49,23 @@ class Recogniser:
         """As :meth:`embed`, but the model's output as it is: (N, D) float32, not of unit length. N must be at least
         1.
         """
-        largest = self._buckets[-1]
-        chunks = [self._run_chunk(crops[start : start + largest]) for start in range(0, len(crops), largest)]
-        return np.concatenate(chunks)
+        parts: list[NDArray[np.float32]] = []
+        for start in range(0, len(crops), _WRITTEN_AT_ONCE):
+            written = crops[start : start + _WRITTEN_AT_ONCE]
+            blob = self._blobs.take(_WRITTEN_AT_ONCE)
+            for row, crop in enumerate(written):
+                self._blobs.write(crop, blob[row])
+            parts += self._run_written(blob, len(written))
+        return np.concatenate(parts)
 
-    def _run_chunk(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        bucket = next(size for size in self._buckets if size >= len(crops))
-        padded = [*crops, *[crops[-1]] * (bucket - len(crops))]
-        size = (self._side, self._side)
-        blob = cv2.dnn.blobFromImages(padded, 1.0 / self._deviation, size, (self._mean,) * 3, swapRB=True)
-        rows = self._session.run(None, {self._input: blob})[0]
-        return rows.reshape(bucket, -1)[: len(crops)].astype(np.float32, copy=False)
+    def _run_written(self, blob: NDArray[np.float32], count: int) -> list[NDArray[np.float32]]:
+        """Run the first ``count`` crops of ``blob``, in the largest batches there are."""
+        parts: list[NDArray[np.float32]] = []
+        largest = self._buckets[-1]
+        for start in range(0, count, largest):
+            size = min(largest, count - start)
+            # What pads the batch is an earlier one's, and nobody reads what comes of it.
+            bucket = next(bucket for bucket in self._buckets if bucket >= size)
+            rows = self._session.run(None, {self._input: blob[start : start + bucket]})[0]
+            parts.append(rows.reshape(bucket, -1)[:size].astype(np.float32, copy=False))
+        return parts

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,9 +74,11 @@ def choose_provider(requested: Provider, available: Sequence[str] | None = None)
     return ProviderChoice(Provider.CUDA, "a CUDA device answers")
 
 
-def open_session(model: onnx.ModelProto, provider: Provider) -> Session:
+def open_session(model: onnx.ModelProto, provider: Provider, cache: Path | None = None) -> Session:
     """A session for ``model`` on exactly ``provider`` (not AUTO). Raises :class:`ProviderError` if it would run
     elsewhere.
+
+    ``cache`` is the folder in which TensorRT keeps what it compiled; without one it compiles at every start.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -90,7 +93,7 @@ def open_session(model: onnx.ModelProto, provider: Provider) -> Session:
         _preload_cuda()
     try:
         session: Session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=_provider_list(provider)
+            model.SerializeToString(), options, providers=list_providers(provider, cache)
         )
     except Exception as error:
         # onnxruntime raises a dozen types of its own for this, with RuntimeError and ValueError among them.
@@ -101,7 +104,8 @@ def open_session(model: onnx.ModelProto, provider: Provider) -> Session:
     return session
 
 
-def _provider_list(provider: Provider) -> list[tuple[str, dict[str, str]]]:
+def list_providers(provider: Provider, cache: Path | None) -> list[tuple[str, dict[str, str]]]:
+    """What onnxruntime is told to run on, best first, with its options."""
     cuda = (
         _NAMES[Provider.CUDA],
         {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"},
@@ -111,7 +115,8 @@ def _provider_list(provider: Provider) -> list[tuple[str, dict[str, str]]]:
             return [cuda]
         case Provider.TENSORRT:
             # TensorRT leaves what it cannot compile to CUDA, which is still the GPU.
-            return [(_NAMES[Provider.TENSORRT], {}), cuda]
+            kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)} if cache is not None else {}
+            return [(_NAMES[Provider.TENSORRT], kept), cuda]
         case _:
             return [(_NAMES[Provider.CPU], {})]
 

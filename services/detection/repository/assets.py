@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, case, func, literal, literal_column, select
+from sqlalchemy import SmallInteger, Text, case, func, literal, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Row
 
@@ -42,7 +42,13 @@ async def upsert_assets(
     tx: Transaction, clock: Clock, library_id: str, new: Sequence[NewAsset]
 ) -> dict[str, tuple[Asset, bool]]:
     """Add or replace photos in one statement; answers each with whether it was new, by id."""
-    types: Types = {"asset_id": Text(), "uri": Text(), "captured_at": TIMESTAMP, "captured_precision": Text()}
+    types: Types = {
+        "asset_id": Text(),
+        "uri": Text(),
+        "captured_at": TIMESTAMP,
+        "captured_precision": Text(),
+        "captured_offset": SmallInteger(),
+    }
     given = table_of(
         "given",
         types,
@@ -52,6 +58,7 @@ async def upsert_assets(
                 asset.uri,
                 asset.captured.at if asset.captured else None,
                 asset.captured.precision.value if asset.captured else None,
+                asset.captured.utc_offset_minutes if asset.captured else None,
             )
             # Everybody locks photos in order of id.
             for asset in sorted(new, key=lambda asset: asset.asset_id)
@@ -59,25 +66,24 @@ async def upsert_assets(
     )
     now = literal(clock.now(), TIMESTAMP)
     source = case((given.c.captured_at.is_not(None), "CALLER"))
-    columns = ["library_id", "asset_id", "uri", "captured_at", "captured_precision", "captured_source"]
+    times = ("captured_at", "captured_precision", "captured_offset")
+    columns = ["library_id", "asset_id", "uri", *times, "captured_source"]
     statement = insert(assets).from_select(
         [*columns, "created_at", "updated_at"],
         select(
             literal(library_id, Text()),
             given.c.asset_id,
             given.c.uri,
-            given.c.captured_at,
-            given.c.captured_precision,
+            *(given.c[name] for name in times),
             source,
             now,
             now,
         ),
     )
     replacing = statement.excluded
-    kept = {
-        name: func.coalesce(replacing[name], assets.c[name])
-        for name in ("captured_at", "captured_precision", "captured_source")
-    }
+    # All or none of it: an offset that EXIF told is not that of a time the caller gives now.
+    no_time = replacing.captured_at.is_(None)
+    kept = {name: case((no_time, assets.c[name]), else_=replacing[name]) for name in (*times, "captured_source")}
     rows = await tx.rows(
         statement.on_conflict_do_update(
             index_elements=["library_id", "asset_id"],
@@ -133,7 +139,8 @@ def to_captured(row: Row[Any]) -> Captured | None:
     """When the photo of a row was taken."""
     if row.captured_at is None:
         return None
-    return Captured(row.captured_at, TimePrecision(row.captured_precision or TimePrecision.SECOND))
+    precision = TimePrecision(row.captured_precision or TimePrecision.SECOND)
+    return Captured(row.captured_at, precision, row.captured_offset)
 
 
 def to_asset(row: Row[Any]) -> Asset:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import ColumnElement, FromClause, Select, and_, case, exists, func, select
 from sqlalchemy.engine import Row
 
 from services.detection.domain.model import (
@@ -82,24 +82,48 @@ async def read_embeddings(tx: Transaction, library_id: str, face_ids: Sequence[U
 
 
 async def list_faces(tx: Transaction, library_id: str, request: PageRequest, where: FaceFilter) -> Page[Face]:
-    """Faces that pass every filter, oldest first."""
-    statement = _select_faces(library_id).where(
-        faces.c.state.in_([state.value for state in where.states]),
-        *within(assets.c.captured_at, where.captured),
+    """Faces that pass every filter, oldest first.
+
+    The page is chosen by the filters alone, and only its rows are joined with what else is shown: so a page costs the same
+    wherever it lies.
+    """
+    chosen = _choose_faces(library_id, request, where).subquery("chosen")
+    rows = await tx.rows(_describe_faces(chosen).order_by(chosen.c.face_id))
+    return make_page(rows, request, _face, lambda row: [row.face_id])
+
+
+def _choose_faces(library_id: str, request: PageRequest, where: FaceFilter) -> Select[Any]:
+    """Rows of ``faces`` of one page, and one more."""
+    key: ColumnElement[UUID] = faces.c.face_id
+    statement = select(faces).where(
+        faces.c.library_id == library_id, faces.c.state.in_([state.value for state in where.states])
     )
+    held = assignments.alias("held")
+    assigned = exists().where(held.c.face_id == faces.c.face_id)
+    if request.after is not None:
+        # Says nothing new, but where the index of assignments may begin.
+        assigned = assigned.where(held.c.face_id > request.after[0])
+    times = within(assets.c.captured_at, where.captured)
+    if times:
+        photo = and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id)
+        statement = statement.join(assets, photo).where(*times)
     if where.asset_id:
         statement = statement.where(faces.c.asset_id == where.asset_id)
     if where.person_id is not None:
+        # In the order of the person's own faces, however many others there are.
+        key = assignments.c.face_id
+        statement = statement.join(assignments, assignments.c.face_id == faces.c.face_id)
         statement = statement.where(assignments.c.person_id == where.person_id)
     if where.cluster_id:
-        # An assigned face is in no cluster, whatever its old membership says.
-        statement = statement.where(cluster_members.c.cluster_id == where.cluster_id, assignments.c.face_id.is_(None))
-    if where.unassigned:
-        statement = statement.where(assignments.c.face_id.is_(None))
+        statement = statement.join(cluster_members, cluster_members.c.face_id == faces.c.face_id)
+        statement = statement.where(
+            cluster_members.c.cluster_id == where.cluster_id, faces.c.state == FaceState.ACTIVE.value
+        )
+    if where.unassigned or where.cluster_id:
+        statement = statement.where(~assigned)
     if where.min_quality > 0:
         statement = statement.where(faces.c.quality >= where.min_quality)
-    rows = await tx.rows(keyset(statement, request, [SortKey(faces.c.face_id)]))
-    return make_page(rows, request, _face, lambda row: [row.face_id])
+    return keyset(statement, request, [SortKey(key)])
 
 
 async def count_faces(tx: Transaction, library_id: str) -> FaceStats:
@@ -112,7 +136,7 @@ async def count_faces(tx: Transaction, library_id: str) -> FaceStats:
     )
     active = faces.c.state == FaceState.ACTIVE.value
     free = assignments.c.face_id.is_(None)
-    grouped = cluster_members.c.face_id.is_not(None)
+    grouped = _grouped()
     found = await tx.one_or_none(
         select(
             func.count().label("faces"),
@@ -120,7 +144,7 @@ async def count_faces(tx: Transaction, library_id: str) -> FaceStats:
             func.count().filter(faces.c.state == FaceState.IGNORED.value).label("ignored"),
             func.count().filter(faces.c.state == FaceState.NOT_A_FACE.value).label("not_a_face"),
             func.count().filter(~free).label("assigned"),
-            func.count().filter(free & grouped).label("clustered"),
+            func.count().filter(grouped).label("clustered"),
             func.count().filter(active & free & ~grouped).label("unknown"),
         )
         .select_from(faces)
@@ -134,28 +158,42 @@ async def count_faces(tx: Transaction, library_id: str) -> FaceStats:
     return FaceStats(assets=photos.assets, assets_detected=photos.detected, **found._mapping)
 
 
+def _grouped(of: FromClause = faces) -> ColumnElement[bool]:
+    """Whether a face is in a cluster: an assigned face is in none, nor is one put aside, whatever its membership says."""
+    return and_(
+        cluster_members.c.face_id.is_not(None),
+        assignments.c.face_id.is_(None),
+        of.c.state == FaceState.ACTIVE.value,
+    )
+
+
 def _select_faces(library_id: str) -> Select[Any]:
+    return _describe_faces(faces).where(faces.c.library_id == library_id)
+
+
+def _describe_faces(of: FromClause) -> Select[Any]:
+    """Rows of ``faces``, or of a selection of them, with what else is known of each."""
     return (
         select(
-            faces,
+            *of.c,
             assets.c.captured_at,
             assets.c.captured_precision,
+            assets.c.captured_offset,
             assignments.c.person_id,
-            cluster_members.c.cluster_id,
+            case((_grouped(of), cluster_members.c.cluster_id)).label("cluster_id"),
             face_embeddings.c.model_version,
         )
-        .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
-        .outerjoin(assignments, assignments.c.face_id == faces.c.face_id)
-        .outerjoin(cluster_members, cluster_members.c.face_id == faces.c.face_id)
-        .outerjoin(models, and_(models.c.library_id == faces.c.library_id, models.c.state == "ACTIVE"))
+        .join(assets, and_(assets.c.library_id == of.c.library_id, assets.c.asset_id == of.c.asset_id))
+        .outerjoin(assignments, assignments.c.face_id == of.c.face_id)
+        .outerjoin(cluster_members, cluster_members.c.face_id == of.c.face_id)
+        .outerjoin(models, and_(models.c.library_id == of.c.library_id, models.c.state == "ACTIVE"))
         .outerjoin(
             face_embeddings,
             and_(
-                face_embeddings.c.face_id == faces.c.face_id,
+                face_embeddings.c.face_id == of.c.face_id,
                 face_embeddings.c.model_version == models.c.model_version,
             ),
         )
-        .where(faces.c.library_id == library_id)
     )
 
 
@@ -180,7 +218,7 @@ def _face(row: Row[Any]) -> Face:
         origin=FaceOrigin(row.origin),
         model_version=row.model_version or "",
         person_id=row.person_id,
-        cluster_id=row.cluster_id if row.person_id is None else None,
+        cluster_id=row.cluster_id,
         captured=to_captured(row),
         created_at=row.created_at,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import (
@@ -32,6 +33,7 @@ from services.detection.domain.model import (
     PhotoLook,
     PlacedFace,
 )
+from services.detection.repository.removing import lock_dependents
 from services.detection.repository.rows import Types, table_of
 from shared.clock import Clock
 from shared.db.engine import Transaction
@@ -67,8 +69,17 @@ _PHOTO: Types = {
     "difference_hash": BigInteger(),
     "captured_at": TIMESTAMP,
     "captured_precision": Text(),
+    "captured_offset": SmallInteger(),
     "face_count": Integer(),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class FacesGone:
+    """What deleted faces leave to do: ``points`` they had in Qdrant, as (face id, model version), and whom they showed."""
+
+    points: Sequence[tuple[UUID, str]]
+    person_ids: Sequence[UUID]
 
 
 async def lock_photos(tx: Transaction, library_id: str, asset_ids: Sequence[str]) -> set[str]:
@@ -104,8 +115,14 @@ async def lock_known_faces(tx: Transaction, library_id: str, asset_ids: Sequence
     ]
 
 
-async def insert_faces(tx: Transaction, clock: Clock, library_id: str, placed: Sequence[PlacedFace]) -> None:
-    """Add faces."""
+async def insert_faces(
+    tx: Transaction,
+    clock: Clock,
+    library_id: str,
+    placed: Sequence[PlacedFace],
+    origin: FaceOrigin = FaceOrigin.DETECTED,
+) -> None:
+    """Add faces of one origin."""
     if not placed:
         return
     found = table_of("found", _FOUND, [_found_row(face) for face in placed])
@@ -119,7 +136,7 @@ async def insert_faces(tx: Transaction, clock: Clock, library_id: str, placed: S
                 cast(found.c.landmarks, ARRAY(REAL)),
                 *(found.c[name] for name in _MEASURED),
                 literal(library_id, Text()),
-                literal(FaceOrigin.DETECTED.value, Text()),
+                literal(origin.value, Text()),
                 now,
                 now,
             ),
@@ -162,48 +179,55 @@ async def write_embeddings(tx: Transaction, library_id: str, model_version: str,
     await tx.execute(
         statement.on_conflict_do_update(
             index_elements=["face_id", "model_version"],
-            set_={"embedding": statement.excluded.embedding, "norm": statement.excluded.norm},
+            set_={name: statement.excluded[name] for name in ("embedding", "norm", "imported")},
         )
     )
 
 
-async def delete_faces(tx: Transaction, face_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
-    """Remove locked faces; answers the points they had in Qdrant, as (face id, model version)."""
+async def delete_faces(tx: Transaction, face_ids: Sequence[UUID]) -> FacesGone:
+    """Remove locked faces, and with them what other services keep of them."""
     if not face_ids:
-        return []
+        return FacesGone([], [])
+    person_ids = await lock_dependents(tx, face_ids)
     rows = await tx.rows(
         delete(face_embeddings)
         .where(face_embeddings.c.face_id == func.any(list(face_ids)))
         .returning(face_embeddings.c.face_id, face_embeddings.c.model_version)
     )
     await tx.execute(delete(faces).where(faces.c.face_id == func.any(list(face_ids))))
-    return [(row.face_id, row.model_version) for row in rows]
+    return FacesGone([(row.face_id, row.model_version) for row in rows], person_ids)
 
 
 async def write_photos(
-    tx: Transaction, clock: Clock, library_id: str, looks: Sequence[PhotoLook], face_counts: Mapping[str, int]
+    tx: Transaction,
+    clock: Clock,
+    library_id: str,
+    looks: Sequence[PhotoLook],
+    face_counts: Mapping[str, int],
+    *,
+    detected: bool = True,
 ) -> None:
     """Write what was learnt of locked photos, or why nothing could be.
 
-    A capture time from EXIF gives way to the caller's. A photo that fails keeps what an earlier look has learnt.
+    A capture time from EXIF gives way to the caller's. A photo that fails keeps what an earlier look has learnt. Without
+    ``detected``, how far detection got stays: nobody has looked for faces.
     """
     seen = table_of("seen", _PHOTO, [_photo_row(look, face_counts) for look in looks])
     failed = seen.c.detection == AssetDetection.FAILED.value
     by_caller = func.coalesce(assets.c.captured_source == "CALLER", False)
+    outcome = ("detection", "failure_reason", "failure_message")
     learnt = ("width", "height", "orientation", "difference_hash", "face_count")
-    times = ("captured_at", "captured_precision")
+    times = ("captured_at", "captured_precision", "captured_offset")
     from_exif = case((seen.c.captured_at.is_not(None), "EXIF"))
     await tx.execute(
         update(assets)
         .where(assets.c.library_id == library_id, assets.c.asset_id == seen.c.asset_id)
         .values(
-            detection=seen.c.detection,
-            failure_reason=seen.c.failure_reason,
-            failure_message=seen.c.failure_message,
             updated_at=clock.now(),
             captured_source=case((failed | by_caller, assets.c.captured_source), else_=from_exif),
             **{name: case((failed, assets.c[name]), else_=seen.c[name]) for name in learnt},
             **{name: case((failed | by_caller, assets.c[name]), else_=seen.c[name]) for name in times},
+            **({name: seen.c[name] for name in outcome} if detected else {}),
         )
     )
 
@@ -220,7 +244,7 @@ def _found_row(face: PlacedFace) -> tuple[object, ...]:
 
 def _photo_row(look: PhotoLook, face_counts: Mapping[str, int]) -> tuple[object, ...]:
     if isinstance(look, PhotoFailed):
-        return (look.asset_id, AssetDetection.FAILED.value, look.reason, look.message, *[None] * 7)
+        return (look.asset_id, AssetDetection.FAILED.value, look.reason, look.message, *[None] * 8)
     detection = AssetDetection.FACES if look.faces else AssetDetection.NONE
     return (
         look.asset_id,
@@ -233,6 +257,7 @@ def _photo_row(look: PhotoLook, face_counts: Mapping[str, int]) -> tuple[object,
         _signed(look.difference_hash),
         look.captured.at if look.captured else None,
         look.captured.precision.value if look.captured else None,
+        look.captured.utc_offset_minutes if look.captured else None,
         face_counts[look.asset_id],
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -71,52 +71,91 @@ async def fix_matching_photos(
     await _insert_photos(tx, chosen)
 
 
+def count_slices(pending: int, slice_size: int) -> int:
+    """How many slices so many photos to look at make, at least one.
+
+    The first has half as many photos as the others: a worker runs two at once, and if both ended at the same time, the
+    detector would wait for the next two.
+    """
+    return max(1, -(-(pending + slice_size // 2) // slice_size))
+
+
 def _select_photos(library_id: str, session_id: UUID, redetect: bool, slice_size: int) -> Select[Any]:
     pending = true() if redetect else assets.c.detection.not_in(_DETECTED)
-    # Numbered among their like, so that every slice has the same number of photos to look at.
+    # Numbered among their like, so that every slice after the first has the same number of photos to look at.
     number = func.row_number().over(partition_by=pending, order_by=assets.c.asset_id)
     return select(
         literal(session_id, Uuid()),
         assets.c.asset_id,
-        cast((number - 1) // slice_size, Integer),
+        cast((number - 1 + slice_size // 2) // slice_size, Integer),
         case((pending, PhotoOutcome.PENDING.value), else_=PhotoOutcome.SKIPPED.value),
     ).where(assets.c.library_id == library_id)
+
+
+async def fix_failed_photos(
+    tx: Transaction, library_id: str, session_id: UUID, retry_of: UUID, *, slice_size: int
+) -> None:
+    """Put the photos that failed in another session into a session, in one statement.
+
+    Those that were detected since are SKIPPED, whether or not the session redetects; those whose asset is gone are left out.
+    """
+    failed = select(session_photos.c.asset_id).where(
+        session_photos.c.session_id == retry_of, session_photos.c.outcome == PhotoOutcome.FAILED.value
+    )
+    chosen = _select_photos(library_id, session_id, redetect=False, slice_size=slice_size)
+    await _insert_photos(tx, chosen.where(assets.c.asset_id.in_(failed)))
 
 
 async def _insert_photos(tx: Transaction, chosen: Select[Any]) -> None:
     await tx.execute(insert(session_photos).from_select(["session_id", "asset_id", "slice", "outcome"], chosen))
 
 
-async def count_outcomes(tx: Transaction, session_ids: Sequence[UUID]) -> dict[UUID, dict[PhotoOutcome, int]]:
-    """How many photos of each session had which outcome, in one statement."""
+async def count_outcomes(tx: Transaction, session_id: UUID) -> Counter[PhotoOutcome]:
+    """How many photos of a session had which outcome; reads every one of them."""
     rows = await tx.rows(
-        select(session_photos.c.session_id, session_photos.c.outcome, func.count().label("photos"))
-        .where(session_photos.c.session_id == func.any(list(session_ids)))
-        .group_by(session_photos.c.session_id, session_photos.c.outcome)
+        select(session_photos.c.outcome, func.count().label("photos"))
+        .where(session_photos.c.session_id == session_id)
+        .group_by(session_photos.c.outcome)
     )
-    counts: dict[UUID, dict[PhotoOutcome, int]] = defaultdict(dict)
-    for row in rows:
-        counts[row.session_id][PhotoOutcome(row.outcome)] = row.photos
-    return counts
+    return Counter({PhotoOutcome(row.outcome): row.photos for row in rows})
 
 
 async def list_pending_photos(tx: Transaction, library_id: str, session_id: UUID, ordinal: int) -> list[PendingPhoto]:
-    """The photos of a slice that are still to be looked at, by asset id; at most a slice's size."""
+    """The photos of a slice that are still to be looked at, those no detector broke off at first; at most a slice's size."""
     rows = await tx.rows(
-        select(session_photos.c.asset_id, assets.c.uri)
+        select(session_photos.c.asset_id, session_photos.c.breaks, assets.c.uri)
         .outerjoin(assets, and_(assets.c.library_id == library_id, assets.c.asset_id == session_photos.c.asset_id))
         .where(
             session_photos.c.session_id == session_id,
             session_photos.c.slice == ordinal,
             session_photos.c.outcome == PhotoOutcome.PENDING.value,
         )
-        .order_by(session_photos.c.asset_id)
+        .order_by(session_photos.c.breaks, session_photos.c.asset_id)
     )
-    return [PendingPhoto(row.asset_id, row.uri) for row in rows]
+    return [PendingPhoto(row.asset_id, row.uri, row.breaks) for row in rows]
 
 
-async def write_outcomes(tx: Transaction, session_id: UUID, looks: Sequence[PhotoLook]) -> None:
-    """Write what became of some photos of a session, in one statement."""
+async def add_breaks(tx: Transaction, session_id: UUID, asset_ids: Sequence[str], *, alone: bool) -> dict[str, int]:
+    """Count a detector's breaking off with these photos in hand; answers the counts of those still to be looked at.
+
+    The first break counts 1, and so do all further ones until the photo is tried ``alone``.
+    """
+    breaks = session_photos.c.breaks
+    rows = await tx.rows(
+        update(session_photos)
+        .where(
+            session_photos.c.session_id == session_id,
+            session_photos.c.asset_id == func.any(list(asset_ids)),
+            session_photos.c.outcome == PhotoOutcome.PENDING.value,
+        )
+        .values(breaks=breaks + 1 if alone else func.greatest(breaks, 1))
+        .returning(session_photos.c.asset_id, breaks)
+    )
+    return {row.asset_id: row.breaks for row in rows}
+
+
+async def write_outcomes(tx: Transaction, session_id: UUID, looks: Sequence[PhotoLook]) -> Counter[PhotoOutcome]:
+    """Write what became of some pending photos of a session, in one statement; answers how many had which outcome."""
     seen = table_of("seen", _OUTCOME, [_outcome_row(look) for look in looks])
     await tx.execute(
         update(session_photos)
@@ -128,6 +167,7 @@ async def write_outcomes(tx: Transaction, session_id: UUID, looks: Sequence[Phot
             failure_message=seen.c.failure_message,
         )
     )
+    return Counter(_outcome_of(look) for look in looks)
 
 
 async def list_session_photos(
@@ -143,9 +183,14 @@ async def list_session_photos(
 
 def _outcome_row(look: PhotoLook) -> tuple[object, ...]:
     if isinstance(look, PhotoFailed):
-        return (look.asset_id, PhotoOutcome.FAILED.value, 0, look.reason, look.message)
-    outcome = PhotoOutcome.FACES if look.faces else PhotoOutcome.NONE
-    return (look.asset_id, outcome.value, len(look.faces), None, None)
+        return (look.asset_id, _outcome_of(look).value, 0, look.reason, look.message)
+    return (look.asset_id, _outcome_of(look).value, len(look.faces), None, None)
+
+
+def _outcome_of(look: PhotoLook) -> PhotoOutcome:
+    if isinstance(look, PhotoFailed):
+        return PhotoOutcome.FAILED
+    return PhotoOutcome.FACES if look.faces else PhotoOutcome.NONE
 
 
 def _session_photo(row: Row[Any]) -> SessionPhoto:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Row
 
-from services.detection.domain.model import Session
-from services.detection.repository.session_photos import count_outcomes
+from services.detection.domain.model import NewSession, PhotoOutcome, Session
 from shared.clock import Clock
 from shared.db.engine import Transaction
 from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
@@ -18,46 +18,50 @@ from shared.db.tables_detection import detection_sessions
 from shared.errors import NotFound
 from shared.jobs.repository import get_jobs
 
+_COUNTERS: Final = {
+    PhotoOutcome.FACES: detection_sessions.c.photos_faces,
+    PhotoOutcome.NONE: detection_sessions.c.photos_none,
+    PhotoOutcome.SKIPPED: detection_sessions.c.photos_skipped,
+    PhotoOutcome.FAILED: detection_sessions.c.photos_failed,
+}
 
-async def insert_session(
-    tx: Transaction,
-    clock: Clock,
-    library_id: str,
-    session_id: UUID,
-    job_id: UUID,
-    redetect: bool,
-    options: Mapping[str, Any],
-) -> None:
+
+async def insert_session(tx: Transaction, clock: Clock, new: NewSession) -> None:
     """Add a session without photos."""
-    row = {
-        "session_id": session_id,
-        "library_id": library_id,
-        "job_id": job_id,
-        "redetect": redetect,
-        "options": dict(options),
-        "photos": 0,
-        "created_at": clock.now(),
-    }
+    row = {**asdict(new), "photos": 0, "created_at": clock.now()}
     await tx.execute(insert(detection_sessions), row)
 
 
-async def set_photo_count(tx: Transaction, session_id: UUID, photos: int) -> None:
-    """Write how many photos a session has."""
+async def set_photo_counts(tx: Transaction, session_id: UUID, outcomes: Mapping[PhotoOutcome, int]) -> None:
+    """Write how many photos a session has, and how many had which outcome."""
+    counts = {column.name: outcomes.get(outcome, 0) for outcome, column in _COUNTERS.items()}
     await tx.execute(
-        update(detection_sessions).where(detection_sessions.c.session_id == session_id).values(photos=photos)
+        update(detection_sessions)
+        .where(detection_sessions.c.session_id == session_id)
+        .values(photos=sum(outcomes.values()), **counts)
     )
 
 
-async def add_face_counts(tx: Transaction, session_id: UUID, added: int, kept: int, gone: int) -> None:
-    """Count faces that were new, found again, and not found again."""
+async def add_counts(
+    tx: Transaction,
+    session_id: UUID,
+    outcomes: Mapping[PhotoOutcome, int],
+    *,
+    faces_added: int,
+    faces_kept: int,
+    faces_gone: int,
+) -> None:
+    """Count photos that had these outcomes, and their faces: new, found again, and not found again."""
     table = detection_sessions.c
+    counts = {column.name: column + outcomes.get(outcome, 0) for outcome, column in _COUNTERS.items()}
     await tx.execute(
         update(detection_sessions)
         .where(table.session_id == session_id)
         .values(
-            faces_added=table.faces_added + added,
-            faces_kept=table.faces_kept + kept,
-            faces_gone=table.faces_gone + gone,
+            faces_added=table.faces_added + faces_added,
+            faces_kept=table.faces_kept + faces_kept,
+            faces_gone=table.faces_gone + faces_gone,
+            **counts,
         )
     )
 
@@ -95,17 +99,18 @@ async def list_sessions(tx: Transaction, library_id: str, request: PageRequest) 
 
 
 async def _complete(tx: Transaction, library_id: str, rows: Sequence[Row[Any]]) -> list[Session]:
-    """Sessions of rows, with their jobs and counts."""
+    """Sessions of rows, with their jobs."""
     jobs = await get_jobs(tx, library_id, [row.job_id for row in rows])
-    outcomes = await count_outcomes(tx, [row.session_id for row in rows])
     return [
         Session(
             session_id=row.session_id,
             library_id=row.library_id,
             job=jobs[row.job_id],
             redetect=row.redetect,
+            options=row.options,
+            retry_of=row.retry_of,
             photos=row.photos,
-            outcomes=outcomes.get(row.session_id, {}),
+            outcomes=_outcomes(row),
             faces_added=row.faces_added,
             faces_kept=row.faces_kept,
             faces_gone=row.faces_gone,
@@ -113,3 +118,9 @@ async def _complete(tx: Transaction, library_id: str, rows: Sequence[Row[Any]]) 
         )
         for row in rows
     ]
+
+
+def _outcomes(row: Row[Any]) -> dict[PhotoOutcome, int]:
+    counted = {outcome: row._mapping[column.name] for outcome, column in _COUNTERS.items()}
+    # A worker of the version before 0002 counts nothing; what it did shows once the job has ended.
+    return {PhotoOutcome.PENDING: row.photos - sum(counted.values()), **counted}

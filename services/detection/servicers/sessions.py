@@ -11,7 +11,13 @@ from kith.detection.v1 import sessions_pb2 as pb
 from kith.detection.v1 import sessions_pb2_grpc
 from services.detection.convert.sessions import from_create_request, from_outcome, to_session, to_session_photo
 from services.detection.domain.model import DetectionDeps, Session
-from services.detection.domain.sessions import cancel_session, create_session, pause_session, resume_session
+from services.detection.domain.sessions import (
+    cancel_session,
+    create_session,
+    pause_session,
+    resume_session,
+    retry_failed,
+)
 from services.detection.repository.session_photos import list_session_photos
 from services.detection.repository.sessions import get_job_id, get_session, list_sessions
 from shared.caller import Caller
@@ -113,6 +119,17 @@ class SessionServicer(sessions_pb2_grpc.DetectionSessionServiceServicer):
 
         return await self._mutations.run(request, pb.CancelDetectionSessionResponse, work)
 
+    async def RetryFailedPhotos(
+        self, request: pb.RetryFailedPhotosRequest, context: Context
+    ) -> pb.RetryFailedPhotosResponse:
+        library_id, session_id = _key(request)
+
+        async def work(tx: Transaction, caller: Caller) -> pb.RetryFailedPhotosResponse:
+            made = await retry_failed(tx, self._deps, library_id, session_id, caller)
+            return pb.RetryFailedPhotosResponse(session=self._message(made))
+
+        return await self._mutations.run(request, pb.RetryFailedPhotosResponse, work)
+
     def _message(self, session: Session) -> pb.DetectionSession:
         return to_session(session, self._deps.clock.now())
 
@@ -122,7 +139,8 @@ def _key(
     | pb.ListSessionPhotosRequest
     | pb.PauseDetectionSessionRequest
     | pb.ResumeDetectionSessionRequest
-    | pb.CancelDetectionSessionRequest,
+    | pb.CancelDetectionSessionRequest
+    | pb.RetryFailedPhotosRequest,
 ) -> tuple[str, UUID]:
     """Library and id of the session a request is about."""
     return parse_library_id(request.library_id), parse_uuid(request.session_id, "session_id")

@@ -6,7 +6,7 @@ others see what it did, and no two can wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -20,7 +20,7 @@ from services.persons.domain.model import (
     Source,
 )
 from services.persons.domain.people import refuse_inactive
-from services.persons.domain.prototyping import refresh_prototypes
+from services.persons.domain.refreshing import settle_people
 from services.persons.repository.assignments import (
     delete_assignments,
     lock_standings,
@@ -28,10 +28,9 @@ from services.persons.repository.assignments import (
 )
 from services.persons.repository.changes import record_change
 from services.persons.repository.exclusions import find_exclusion, insert_exclusion
-from services.persons.repository.persons import get_person, lock_persons, refresh_summaries
+from services.persons.repository.persons import get_person, lock_persons
 from shared.caller import Caller
 from shared.db.engine import Transaction
-from shared.db.outbox import queue_faces
 from shared.errors import EtagMismatch, KithError, NotFound, PreconditionFailed, Reason
 from shared.jobs.model import ItemFailure
 
@@ -152,7 +151,7 @@ async def assign_faces(tx: Transaction, deps: PersonsDeps, command: AssignFaces,
     written = await write_assignments(
         tx, deps.clock, command.library_id, command.person_id, to_write, command.source, command.confidence, change_id
     )
-    await _settle(tx, deps, command.library_id, face_ids, {command.person_id, *losers})
+    await settle_people(tx, deps, command.library_id, face_ids, {command.person_id, *losers})
     return FacesAssigned(settled + written, failures, change_id)
 
 
@@ -187,7 +186,7 @@ async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFac
     await delete_assignments(tx, [command.face_id])
     if command.exclude:
         await insert_exclusion(tx, deps, command.library_id, command.face_id, held.person_id, caller.subject, change_id)
-    await _settle(tx, deps, command.library_id, [command.face_id], {held.person_id})
+    await settle_people(tx, deps, command.library_id, [command.face_id], {held.person_id})
     return FaceUnassigned(held.person_id, change_id)
 
 
@@ -219,7 +218,7 @@ async def exclude_face(tx: Transaction, deps: PersonsDeps, command: ExcludeFace,
     )
     if held is not None:
         await delete_assignments(tx, [command.face_id])
-        await _settle(tx, deps, command.library_id, [command.face_id], {command.person_id})
+        await settle_people(tx, deps, command.library_id, [command.face_id], {command.person_id})
     return FaceExcluded(exclusion_id, change_id)
 
 
@@ -266,13 +265,3 @@ def _check_standing(standing: FaceStanding, command: AssignFaces) -> Assignment 
 
 def _outranked(held: Assignment, source: Source) -> bool:
     return held.source is Source.HUMAN and source is Source.MACHINE
-
-
-async def _settle(
-    tx: Transaction, deps: PersonsDeps, library_id: str, face_ids: Iterable[UUID], person_ids: Iterable[UUID]
-) -> None:
-    """Bring everything derived from the assignments up to date: summaries, prototypes, and the queue for Qdrant."""
-    people = sorted(person_ids)
-    await refresh_summaries(tx, people)
-    flipped = await refresh_prototypes(tx, deps, library_id, people)
-    await queue_faces(tx, deps.clock, library_id, {*face_ids, *flipped})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Text, cast, exists, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Subquery, Text, and_, case, cast, exists, func, literal, or_, select, union_all
 from sqlalchemy.engine import Row
 
 from services.persons.domain.model import PeopleEntry, PeopleKind
@@ -51,8 +52,33 @@ async def list_people(tx: Transaction, library_id: str, request: PageRequest, wh
             parts.append(_noise(library_id))
     people = union_all(*parts).subquery("people")
     order = [SortKey(people.c.rank), SortKey(people.c.face_count, descending=True), SortKey(people.c.entry_id)]
-    rows = await tx.rows(keyset(select(people), request, order))
+    columns = [column for column in people.c if column.name != "cover_face_id"]
+    rows = await tx.rows(keyset(select(*columns, _cover(people).label("cover_face_id")), request, order))
     return make_page(rows, request, _entry, lambda row: [row.rank, row.face_count, row.entry_id])
+
+
+def _cover(people: Subquery) -> ColumnElement[UUID]:
+    """The stored cover of an entry; of a cluster whose cover was assigned or put aside since, its best face now.
+
+    Beside the union, not in it: so it is looked up for the rows of the page alone.
+    """
+    stands = exists().where(faces.c.face_id == people.c.cover_face_id, faces.c.state == "ACTIVE")
+    assigned = exists().where(assignments.c.face_id == people.c.cover_face_id)
+    best = (
+        select(cluster_members.c.face_id)
+        .join(faces, faces.c.face_id == cluster_members.c.face_id)
+        .outerjoin(assignments, assignments.c.face_id == cluster_members.c.face_id)
+        .where(
+            cluster_members.c.cluster_id == people.c.entry_id,
+            assignments.c.face_id.is_(None),
+            faces.c.state == "ACTIVE",
+        )
+        .order_by((faces.c.quality * cluster_members.c.confidence).desc(), cluster_members.c.face_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    renewed = and_(people.c.rank == _RANK[PeopleKind.CLUSTER], or_(~stands, assigned))
+    return case((renewed, best), else_=people.c.cover_face_id)
 
 
 def _clusters(library_id: str, min_faces: int) -> Any:

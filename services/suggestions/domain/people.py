@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 from uuid import UUID
 
 import numpy as np
@@ -22,14 +21,10 @@ from services.suggestions.repository.known import (
 )
 from shared.config import SuggestionSettings
 from shared.db.engine import Transaction
-from shared.faces.calibration import Calibration
+from shared.faces.calibration import Calibration, read_calibration
 from shared.faces.embeddings import Vectors, decode_embeddings
-from shared.faces.matching import References
+from shared.faces.matching import ARCFACE_FLOOR, References
 from shared.faces.near_duplicates import FaceKey, group_photos, key_faces
-
-ARCFACE_FLOOR: Final = 0.3
-ARCFACE_CALIBRATION: Final = Calibration(slope=20.0, intercept=-7.0)
-"""For 512-d ArcFace models of the R50/R100 kind, whose packs carry neither: yes and no are equally likely at 0.35."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +43,7 @@ def make_rules(model: ActiveModel, settings: SuggestionSettings) -> MatchRules:
     floor = settings.floor
     if floor is None:
         floor = float(model.thresholds.get("suggest_floor", ARCFACE_FLOOR))
-    stored = model.calibration
-    known = "slope" in stored and "intercept" in stored
-    return MatchRules(
-        floor=floor,
-        calibration=Calibration(float(stored["slope"]), float(stored["intercept"])) if known else ARCFACE_CALIBRATION,
-    )
+    return MatchRules(floor=floor, calibration=read_calibration(model.calibration))
 
 
 class KnownPeople:

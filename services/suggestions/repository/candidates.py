@@ -59,13 +59,15 @@ async def list_refused_of_faces(tx: Transaction, face_ids: Collection[UUID]) -> 
 
 
 async def list_open_pairs(tx: Transaction, person_ids: Sequence[UUID]) -> set[Pair]:
-    """The (face, person) pairs of these persons that are being asked about, and still stand unassigned."""
+    """The (face, person) pairs of these persons that are being asked about: the face active, without a person."""
     rows = await tx.rows(
         select(suggestions.c.face_id, suggestions.c.person_id)
+        .join(faces, faces.c.face_id == suggestions.c.face_id)
         .outerjoin(assignments, assignments.c.face_id == suggestions.c.face_id)
         .where(
             suggestions.c.person_id == func.any(list(person_ids)),
             suggestions.c.state == SuggestionState.PENDING.value,
+            faces.c.state == "ACTIVE",
             assignments.c.face_id.is_(None),
             ~exists().where(
                 exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id

@@ -68,8 +68,9 @@ async def store_questions(
         .select_from(given)
         .join(faces, faces.c.face_id == given.c.face_id)
         .where(faces.c.library_id == library_id, faces.c.state == "ACTIVE", ~taken, ~excluded)
-        # The order in which rows of this table are locked.
+        # The order in which rows of this table are locked; each face before them, as by those who delete faces.
         .order_by(given.c.face_id, given.c.person_id)
+        .with_for_update(read=True, key_share=True, of=faces)
     )
     names = [
         "suggestion_id",

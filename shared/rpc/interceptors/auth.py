@@ -1,7 +1,8 @@
 """Who is calling, may they do this, in this library.
 
-The library is the request's own ``library_id`` (empty: ``default``); on a client stream that of every message. Requests
-without that field belong to no library.
+The library is the request's own ``library_id`` (empty: ``default``), on a stream that of every message; where a stream has
+one answer, it is of one library, and its later messages may leave that empty. Requests without that field belong to no
+library.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from shared.ids import parse_library_id
 from shared.rpc.ambient import acting_as
 from shared.rpc.interceptors.call import Call, CallInterceptor, Proceed
 from shared.rpc.interceptors.context import CallContext
+from shared.rpc.method import RpcKind
 from shared.rpc.principal import Authenticator, Principal, verb_of
 from shared.telemetry.metrics import Metrics
 
@@ -39,7 +41,9 @@ class AuthInterceptor(CallInterceptor):
             raise
         structlog.contextvars.bind_contextvars(subject=principal.subject)
         if call.kind.request_streaming:
-            call = replace(call, context=_LibraryContext(call.context, principal))
+            call = replace(
+                call, context=_LibraryContext(call.context, principal, one_library=call.kind is RpcKind.STREAM_UNARY)
+            )
         with acting_as(principal):
             return await proceed(call)
 
@@ -60,15 +64,23 @@ class AuthInterceptor(CallInterceptor):
 class _LibraryContext(CallContext):
     """Checks every message of a client stream."""
 
-    def __init__(self, inner: grpc.aio.ServicerContext[Any, Any], principal: Principal) -> None:
+    def __init__(self, inner: grpc.aio.ServicerContext[Any, Any], principal: Principal, *, one_library: bool) -> None:
         super().__init__(inner)
         self._principal = principal
+        self._one_library = one_library
+        self._begun = False
 
     async def read(self) -> Any:
         message = await self._inner.read()
-        if message is not grpc.aio.EOF:
+        if message is not grpc.aio.EOF and not (self._repeats and not getattr(message, "library_id", "")):
             check_library(message, self._principal)
+        self._begun = True
         return message
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether an empty library means the one named first."""
+        return self._one_library and self._begun
 
 
 def bearer_token(authorization: str | None) -> str | None:

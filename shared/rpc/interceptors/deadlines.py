@@ -1,7 +1,7 @@
 """Every call ends: the caller's deadline, ours if it has none, never more than the cap, and no start without time.
 
-Calls that answer with a stream (watches, DetectStream) live as long as their caller wants; what else bounds them is the
-caller's own deadline, its going away, and draining.
+Streams, of answers (watches, DetectStream) or of requests (ImportFaces), live as long as their caller wants; what else
+bounds them is the caller's own deadline, its going away, and draining.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DeadlinesInterceptor(CallInterceptor):
         return await proceed(call) if limit is None else await _serve_within(limit, call, proceed)
 
     def _limit(self, call: Call, remaining: float | None) -> float | None:
-        if call.kind.response_streaming:
+        if call.kind.response_streaming or call.kind.request_streaming:
             return remaining
         wanted = self._settings.default_deadline_s if remaining is None else remaining
         return min(wanted, self._settings.max_deadline_s)

@@ -36,6 +36,7 @@ def tokens_file(tmp_path: Path) -> Path:
     tokens = [
         entry("reader", ["family", "default"], ["read"]),
         entry("writer", ["family"], ["write"]),
+        entry("guest", ["family"], ["read"]),
         entry("anywhere", ["*"], ["read", "write", "admin"]),
     ]
     path.write_text(json.dumps(tokens))
@@ -99,6 +100,41 @@ async def test_every_message_of_a_client_stream_is_checked(launch: Launch, token
         async with translate_errors("echo"):
             await running.client.call(method, requests(), metadata=bearer("writer"))
     refused.set()
+
+
+@pytest.mark.parametrize("method", ["ImportEchoes", "ImportEchoesByReading"])
+async def test_later_messages_of_a_client_stream_need_not_repeat_the_library(
+    launch: Launch, tokens_file: Path, method: str
+) -> None:
+    running = await guarded(launch, tokens_file)
+
+    async def requests(first: str) -> AsyncIterator[Any]:
+        yield EchoRequest(library_id=first)
+        yield EchoRequest()
+
+    answer = await running.client.call(method, requests("family"), metadata=bearer("writer"))
+    assert answer.text == "writer writer"
+    with pytest.raises(PermissionDenied):
+        async with translate_errors("echo"):
+            await running.client.call(method, requests(""), metadata=bearer("writer"))
+
+
+async def test_every_message_of_a_two_way_stream_is_of_its_own_library(launch: Launch, tokens_file: Path) -> None:
+    running = await guarded(launch, tokens_file)
+    requests = [EchoRequest(library_id="family"), EchoRequest()]
+
+    async def both() -> AsyncIterator[Any]:
+        for request in requests:
+            yield request
+
+    async def read_all() -> None:
+        async with translate_errors("echo"):
+            async for _ in running.client.call("DetectStream", both(), metadata=bearer("guest")):
+                pass
+
+    with pytest.raises(PermissionDenied) as caught:
+        await read_all()
+    assert caught.value.metadata == {"library_id": "default"}
 
 
 async def test_verbs(launch: Launch, tokens_file: Path) -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 from collections.abc import Awaitable, Callable
 
 import pytest
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, func, select, update
 
 from kith.clustering.v1 import clusters_pb2
 from kith.jobs.v1 import jobs_pb2
@@ -15,6 +15,7 @@ from services.clustering.grouping.process import group_in_process
 from services.clustering.grouping.request import Cancelled, GroupingRequest, GroupingResult, Report
 from shared.config import ClusteringSettings
 from shared.db.tables_clustering import cluster_members, cluster_runs, clusters
+from shared.db.tables_detection import face_embeddings, models
 from shared.foundation import Foundation
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import Json
@@ -91,6 +92,33 @@ async def test_faces_that_got_a_person_meanwhile_are_left_out(
     }
     assert [cluster.face_count for cluster in await kith.list_clusters()] == [5, 4]
     assert await count(base, cluster_members) == 9
+
+
+@pytest.mark.usefixtures("grouping_here")
+async def test_a_library_moved_to_another_model_meanwhile_is_grouped_by_that(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seed_faces(base, crowd(6, 5))
+    real = job_kinds.group_watched
+    calls = 0
+
+    async def overtaken(request: GroupingRequest, tell: Tell) -> GroupingResult:
+        nonlocal calls
+        calls += 1
+        result = await real(request, tell)
+        if calls == 1:
+            async with base.database.transaction() as tx:
+                await tx.execute(update(models).values(model_version="next_model"))
+                await tx.execute(update(face_embeddings).values(model_version="next_model"))
+        return result
+
+    monkeypatch.setattr(job_kinds, "group_watched", overtaken)
+    job = await kith.cluster()
+    assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED, job
+    async with base.database.transaction() as tx:
+        runs = await tx.rows(select(cluster_runs.c.model_version))
+    assert [run.model_version for run in runs] == ["next_model"]
+    assert job.progress.done == job.progress.total == 11
 
 
 class Interrupted(Exception):

@@ -63,6 +63,20 @@ class DetectionClient:
         request = sessions_pb2.GetDetectionSessionRequest(session_id=session_id)
         return (await self.sessions.GetDetectionSession(request)).session
 
+    async def pause(self, session_id: str) -> sessions_pb2.DetectionSession:
+        request = sessions_pb2.PauseDetectionSessionRequest(session_id=session_id)
+        return (await self.sessions.PauseDetectionSession(request)).session
+
+    async def resume(self, session_id: str) -> sessions_pb2.DetectionSession:
+        request = sessions_pb2.ResumeDetectionSessionRequest(session_id=session_id)
+        return (await self.sessions.ResumeDetectionSession(request)).session
+
+    async def retry_failed(self, session_id: str, request_id: str = "") -> sessions_pb2.DetectionSession:
+        """Start a session over the photos that failed in this one."""
+        request = sessions_pb2.RetryFailedPhotosRequest(session_id=session_id, request_id=request_id)
+        async with translate_errors("detection"):
+            return (await self.sessions.RetryFailedPhotos(request)).session
+
     async def wait_session(self, session_id: str) -> sessions_pb2.DetectionSession:
         """The session once its job has ended."""
         session = await self.get_session(session_id)
@@ -72,13 +86,17 @@ class DetectionClient:
         assert answer.ended, answer.job
         return await self.get_session(session_id)
 
-    async def outcomes(self, session_id: str) -> dict[str, sessions_pb2.SessionPhoto]:
-        """What became of each photo of a session."""
+    async def outcomes(
+        self, session_id: str, *wanted: sessions_pb2.PhotoOutcome.ValueType
+    ) -> dict[str, sessions_pb2.SessionPhoto]:
+        """What became of each photo of a session, or of those with a wanted outcome."""
         found: dict[str, sessions_pb2.SessionPhoto] = {}
         token = ""
         while True:
             answer = await self.sessions.ListSessionPhotos(
-                sessions_pb2.ListSessionPhotosRequest(session_id=session_id, page_size=7, page_token=token)
+                sessions_pb2.ListSessionPhotosRequest(
+                    session_id=session_id, page_size=7, page_token=token, outcomes=wanted
+                )
             )
             found |= {photo.asset_id: photo for photo in answer.photos}
             token = answer.next_page_token

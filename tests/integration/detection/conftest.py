@@ -83,10 +83,10 @@ async def settings(
     settings: Settings, model: ModelSettings, album: Album, broken: dict[str, Path], tmp_path: Path
 ) -> Settings:
     """Settings with a real pack, and photos that may be read."""
-    roots = (album.folder, broken["empty"].parent, tmp_path)
+    roots = tuple(folder.as_uri() for folder in (album.folder, broken["empty"].parent, tmp_path))
     return settings.model_copy(
         update={
-            "images": settings.images.model_copy(update={"file_roots": roots}),
+            "images": settings.images.model_copy(update={"roots": roots}),
             "model": model,
         }
     )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from kith.common.v1 import types_pb2
 from kith.detection.v1 import detection_pb2 as pb
-from kith.detection.v1 import models_pb2
-from shared.errors import InvalidRequest, NotImplementedYet, Reason
+from services.detection.inference.faces import ModelInfo
+from services.detection.server import start
+from shared.config import Settings
+from shared.errors import InvalidRequest, Reason, Unavailable
+from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
 from tests.integration.detection.client import DetectionClient
 from tests.integration.detection.conftest import Album
@@ -141,19 +146,42 @@ async def test_cancelled_stream_leaves_the_server_free(detection: DetectionClien
     assert (await stream(detection, {1: album.uri(1)}))[1].HasField("result")
 
 
+async def test_a_stream_ends_early_when_the_server_stops(
+    settings: Settings, base: Foundation, pack: ModelInfo, stack: AsyncExitStack, album: Album
+) -> None:
+    await base.collections.create_missing(pack.version, pack.dimension)
+    server = await start(settings, stack)
+    channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))
+    more = asyncio.Event()
+
+    async def requests() -> AsyncIterator[pb.DetectStreamRequest]:
+        for sequence in range(1, 9):
+            yield pb.DetectStreamRequest(sequence=sequence, image=types_pb2.Image(uri=album.uri(sequence)))
+        await more.wait()
+
+    answered: list[int] = []
+    stopping: list[asyncio.Task[None]] = []
+
+    async def read() -> None:
+        async with translate_errors("detection"):
+            async for reply in DetectionClient(channel).detection.DetectStream(requests()):
+                answered.append(reply.sequence)
+                if len(answered) == 3:
+                    stopping.append(asyncio.create_task(server.drain()))
+
+    with pytest.raises(Unavailable) as caught:
+        await read()
+    assert caught.value.reason is Reason.DRAINING
+    await asyncio.gather(*stopping)
+    # The greeting, and each photo that was taken; the client knows by the sequence which to send elsewhere.
+    assert 3 <= len(answered) == len(set(answered)) <= 9
+
+
 async def test_model_info_describes_the_pack(detection: DetectionClient) -> None:
     info = (await detection.detection.GetModelInfo(pb.GetModelInfoRequest())).model
     assert info.dimension > 0
     assert info.model_version
-    assert dict(info.providers)["detector"] == "CPUExecutionProvider"
+    assert dict(info.providers) == dict.fromkeys(info.sha256, "CPUExecutionProvider")
+    assert len(info.sha256) == 2
     assert all(len(digest) == 64 for digest in info.sha256.values())
     assert set(info.runtime) == {"insightface", "onnxruntime"}
-
-
-async def test_what_is_not_built_says_so(detection: DetectionClient) -> None:
-    with pytest.raises(NotImplementedYet):
-        async with translate_errors("detection"):
-            await detection.detection.CompareFaces(pb.CompareFacesRequest())
-    with pytest.raises(NotImplementedYet):
-        async with translate_errors("detection"):
-            await detection.models.ListModels(models_pb2.ListModelsRequest())

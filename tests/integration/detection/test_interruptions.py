@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from kith.detection.v1 import sessions_pb2 as pb
 from kith.jobs.v1 import jobs_pb2
 from services.detection.worker import start as start_detection_worker
 from shared.config import Settings
 from shared.db.tables_detection import faces
-from shared.db.tables_shared import job_slices
+from shared.db.tables_shared import job_slices, jobs
 from shared.foundation import Foundation, start_worker
 from tests.integration.conftest import Running, eventually
 from tests.integration.detection.client import DetectionClient, count_stored, wait_relayed
@@ -149,6 +151,46 @@ async def test_killed_worker_process(
     await check_stored_once(detection, base, session.id)
 
 
+async def test_a_pause_outlives_the_worker_and_costs_no_rate(
+    detection: DetectionClient, running: Running, base: Foundation, stack: AsyncExitStack, album: Album
+) -> None:
+    photos = 120
+    await register(detection, album, photos)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.detection.worker", cwd=ROOT, env=environment(running.settings)
+    )
+    try:
+        session = await detection.create_session()
+        await wait_done(detection, session.id, 1)
+        await detection.pause(session.id)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    executor = build_executor(base, open_looker(base, stack, running.settings.services.detection))
+    paused = await detection.get_session(session.id)
+    # Nobody takes a slice of a paused job, held by a dead worker or free.
+    await executor.run_slice(UUID(session.job.id), 0)
+    assert (await detection.get_session(session.id)).job == paused.job
+    assert paused.job.state == jobs_pb2.JOB_STATE_PAUSED
+    assert paused.job.progress.rate_per_second == 0
+    assert not paused.job.progress.HasField("time_left")
+    async with base.database.transaction() as tx:
+        # The work began yesterday: a rate counted from then would be next to nothing.
+        await tx.execute(update(jobs).values(rate_from=jobs.c.rate_from - timedelta(days=1)))
+
+    resumed_at = base.clock.now()
+    await detection.resume(session.id)
+    await running.worker(start_detection_worker)
+    ended = await detection.wait_session(session.id)
+    assert ended.job.state == jobs_pb2.JOB_STATE_SUCCEEDED
+    async with base.database.transaction() as tx:
+        row = await tx.one_or_none(select(jobs.c.rate_from, jobs.c.rate_from_done))
+    assert row is not None
+    assert row.rate_from >= resumed_at
+    assert row.rate_from_done == paused.job.progress.done
+    await check_stored_once(detection, base, session.id)
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """What a process of its own needs to use the stores and servers of a test."""
     return {
@@ -162,6 +204,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "KITH_QDRANT_PREFIX": settings.qdrant.prefix,
         "KITH_MODEL_PACK": settings.model.pack,
         "KITH_MODEL_PROVIDER": settings.model.provider.value,
+        "KITH_IMAGES_ROOTS": json.dumps(settings.images.roots),
         "KITH_SERVICES_DETECTION": settings.services.detection,
         "KITH_RPC_PORT": "0",
         "KITH_RPC_HEALTH_PORT": "0",

@@ -72,3 +72,38 @@ async def test_prepare_needs_permission_and_is_done_once(settings: Settings, bas
     code, output = await prepare(allowed="true")
     assert code == 0, output
     await base.collections.check(pack.version, pack.dimension)
+
+
+async def run_server(settings: Settings, pack: ModelInfo) -> asyncio.subprocess.Process:
+    """The server as a process of its own, its log lines on its standard output."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "services.detection.server",
+        cwd=ROOT,
+        env={**environment(settings), "KITH_MODEL_VERSION": pack.version},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+async def test_a_model_of_another_dimension_ends_the_process_with_both_numbers(
+    settings: Settings, base: Foundation, pack: ModelInfo
+) -> None:
+    await base.collections.create_missing(pack.version, pack.dimension + 8)
+    process = await run_server(settings, pack)
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    assert process.returncode == 1, output
+    said = [line for line in output.decode().splitlines() if "could not start" in line]
+    assert len(said) == 1, output
+    assert f"vectors of {pack.dimension + 8} numbers, the model makes {pack.dimension}" in said[0]
+
+
+async def test_an_index_that_is_away_keeps_no_server_from_serving(
+    settings: Settings, stack: AsyncExitStack, pack: ModelInfo, unused_tcp_port: int
+) -> None:
+    qdrant = settings.qdrant.model_copy(update={"url": f"http://127.0.0.1:{unused_tcp_port}"})
+    server = await start(settings.model_copy(update={"qdrant": qdrant}), stack)
+    assert server.port
+    assert await server.readiness.check_now()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import AsyncExitStack
+from datetime import UTC
+from pathlib import Path
 from uuid import UUID
 
+import cv2
 import pytest
 from sqlalchemy import insert, select, update
 
@@ -116,6 +120,39 @@ async def test_a_library_keeps_its_model(
     assert "another_model" in job.error.message
     assert pack.version in job.error.message
     assert job.progress.done == 0
+
+
+async def test_a_capture_time_learnt_later_reaches_the_index(
+    detection: DetectionClient, running: Running, base: Foundation, album: Album, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    image = cv2.imread(str(album.path(1)))
+    assert image is not None
+    # Without EXIF first, then the photo as it was taken.
+    cv2.imwrite(str(photo), image)
+    await detection.register({"photo": photo.as_uri()})
+    await running.worker(start_worker)
+    first = await detection.wait_session((await detection.create_session()).id)
+    assert first.faces_added
+    await wait_relayed(base)
+    assert await read_indexed_times(base) == {None}
+    shutil.copy(album.path(1), photo)
+    again = await detection.wait_session((await detection.create_session(redetect=True)).id)
+    assert (again.faces_kept, again.faces_added) == (first.faces_added, 0)
+    await wait_relayed(base)
+    async with base.database.transaction() as tx:
+        taken = await tx.scalar(select(assets.c.captured_at))
+    assert taken is not None
+    assert await read_indexed_times(base) == {taken.isoformat()}
+    assert {face.captured_at.time.ToDatetime(UTC) for face in await detection.list_faces()} == {taken}
+
+
+async def read_indexed_times(base: Foundation) -> set[object]:
+    """The capture times of the points in Qdrant."""
+    async with base.database.transaction() as tx:
+        version = await tx.scalar(select(models.c.model_version))
+    points, _ = await base.qdrant.scroll(base.collections.faces(version), limit=1000, with_payload=True)
+    return {(point.payload or {}).get("captured_at") for point in points}
 
 
 async def exclude(base: Foundation, face_id: UUID) -> None:

@@ -7,10 +7,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from sqlalchemy import func, select
 
 from kith.detection.v1 import doctor_pb2, faces_pb2, sessions_pb2
 from kith.jobs.v1 import jobs_pb2
+from services.detection.domain.model import DetectionDeps, OptionOverrides
+from services.detection.domain.sessions import AssetFilter, CreateSession, create_session
 from services.detection.worker import start as start_worker
+from shared.caller import Caller
+from shared.db.tables_detection import session_photos
+from shared.db.tables_shared import job_slices
 from shared.errors import InvalidRequest, NotFound
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
@@ -173,3 +179,18 @@ async def test_a_lost_index_is_told(
     counts = await detection.doctor.CheckConsistency(doctor_pb2.CheckConsistencyRequest())
     assert not counts.consistent
     assert counts.collections[0].postgres_count == counts.collections[0].qdrant_count + 1
+
+
+@pytest.mark.parametrize(("photos", "sizes"), [(4, [4]), (5, [4, 1]), (12, [4, 8]), (13, [4, 8, 1])])
+async def test_the_first_slice_is_half_as_long_as_the_others(
+    detection: DetectionClient, base: Foundation, album: Album, photos: int, sizes: list[int]
+) -> None:
+    await detection.register({f"photo-{n:02d}": album.uri(n) for n in range(photos)})
+    deps = DetectionDeps(base.clock, base.ids, base.settings.detection.model_copy(update={"session_slice": 8}))
+    command = CreateSession("default", AssetFilter(), redetect=False, options=OptionOverrides())
+    async with base.database.transaction() as tx:
+        await create_session(tx, deps, command, Caller("tester", "test"))
+        rows = await tx.rows(select(session_photos.c.slice).order_by(session_photos.c.asset_id))
+        slices: int = await tx.scalar(select(func.count()).select_from(job_slices))
+    assert [row.slice for row in rows] == [ordinal for ordinal, size in enumerate(sizes) for _ in range(size)]
+    assert slices == len(sizes)

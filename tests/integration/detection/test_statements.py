@@ -8,8 +8,15 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from uuid import UUID
 
+from sqlalchemy import update
+
+from kith.detection.v1 import sessions_pb2 as pb
 from kith.jobs.v1 import jobs_pb2
+from services.detection.domain.model import PhotoOutcome
+from services.detection.repository.sessions import list_sessions
 from shared.config import JobSettings
+from shared.db.pagination import PageRequest
+from shared.db.tables_detection import detection_sessions
 from shared.foundation import Foundation
 from shared.vectors.relay import Relay
 from tests.integration.conftest import Running
@@ -87,3 +94,36 @@ async def test_cost_grows_by_batches(
     assert four["executions"] - one["executions"] == 3 * per_batch < 3 * batch
     assert again["statements"] <= four["statements"] + 4
     assert one_calls["calls"] == four_calls["calls"] == 1
+
+
+async def test_sessions_are_listed_without_looking_at_their_photos(
+    detection: DetectionClient, running: Running, base: Foundation, album: Album
+) -> None:
+    await detection.register({f"photo-{n}": album.uri(n) for n in range(8)})
+    made = [(await detection.create_session([f"photo-{n}" for n in range(size)])).id for size in (1, 2, 8)]
+    request = PageRequest(size=10, after=None, fingerprint="")
+    with recording_statements(base.database) as sent:
+        async with base.database.transaction() as tx:
+            page = await list_sessions(tx, "default", request)
+    assert [str(session.session_id) for session in page.items] == made[::-1]
+    assert [session.outcomes[PhotoOutcome.PENDING] for session in page.items] == [8, 2, 1]
+    assert len(sent) == 2
+    assert not any("session_photos" in statement.text for statement in sent)
+
+
+async def test_counts_are_put_right_when_the_session_ends(
+    detection: DetectionClient, running: Running, base: Foundation, stack: AsyncExitStack, album: Album
+) -> None:
+    await detection.register({f"photo-{n}": album.uri(n) for n in range(6)})
+    session = await detection.create_session()
+    async with base.database.transaction() as tx:
+        # As a worker that does not count would leave them, and one that counted twice.
+        await tx.execute(update(detection_sessions).values(photos_faces=-4, photos_skipped=3))
+    looker = open_looker(base, stack, running.settings.services.detection)
+    await build_executor(base, looker).run_slice(UUID(session.job.id), 0)
+    ended = await detection.get_session(session.id)
+    photos = (await detection.outcomes(session.id)).values()
+    assert ended.photos_with_faces == sum(photo.outcome == pb.PHOTO_OUTCOME_FACES for photo in photos) > 0
+    assert ended.photos_with_faces + ended.photos_without_faces == 6
+    assert (ended.photos_pending, ended.photos_skipped, ended.photos_failed) == (0, 0, 0)
+    assert dict(ended.job.result)["faces"] == ended.photos_with_faces

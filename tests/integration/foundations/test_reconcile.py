@@ -5,17 +5,18 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from shared.config import Environment
-from shared.db.outbox import PointKind, queue_faces
+from shared.db.outbox import PointKind, queue_faces, raise_versions
 from shared.db.tables_detection import assets, face_embeddings, faces
-from shared.errors import PreconditionFailed, Reason
+from shared.db.tables_shared import vector_versions
+from shared.errors import DeadlineTooShort, PreconditionFailed, Reason
 from shared.faces.embeddings import encode_embedding
 from shared.foundation import Foundation
 from shared.vectors.collections import CENTROID_INDEXES, FACE_INDEXES, Collections
 from shared.vectors.faces import FaceFilter, FaceHit, FaceIndex, merge_hits
-from shared.vectors.reconcile import Drift, DriftKind
+from shared.vectors.reconcile import Comparison, Depth, Drift, DriftKind, IndexPart
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.vectors import compare, make_relay
 from tests.integration.library import MODEL, SeededFaces, random_vectors, seed_faces
@@ -61,10 +62,15 @@ async def test_every_kind_of_drift_is_named(base: Foundation, relayed: SeededFac
     assert not report.consistent
 
 
-async def test_a_limited_comparison_reads_no_further(base: Foundation, relayed: SeededFaces) -> None:
+async def test_a_sample_is_drawn_from_everywhere(base: Foundation, relayed: SeededFaces) -> None:
     await base.qdrant.delete(base.collections.faces(MODEL), [str(max(relayed.face_ids))], wait=True)
-    assert (await compare(base, max_rows=4)).compared == 4
-    assert (await compare(base, max_rows=4)).missing == 0
+    samples = [await compare(base, max_rows=2, seed=seed) for seed in range(40)]
+    assert {sample.compared for sample in samples} == {2}
+    # The first rows alone would miss it for ever, the last find it each time.
+    assert 0 < sum(sample.missing for sample in samples) < 40
+    again = await compare(base, max_rows=2, seed=7)
+    assert again.drifts == samples[7].drifts
+    assert (await compare(base, max_rows=100)).compared == 6
     counted = await compare(base, max_rows=0)
     assert (counted.compared, counted.postgres_count, counted.qdrant_count) == (0, 6, 5)
     assert not counted.consistent
@@ -83,6 +89,45 @@ async def test_libraries_are_compared_apart(base: Foundation, relayed: SeededFac
     other = await compare(base, library_id="other")
     assert other.consistent
     assert other.qdrant_count == 3
+
+
+async def test_a_point_that_says_it_is_of_another_library_is_stale(base: Foundation, relayed: SeededFaces) -> None:
+    moved = relayed.face_ids[3]
+    await seed_faces(base, random_vectors(1, seed=4), library_id="other")
+    await base.qdrant.set_payload(base.collections.faces(MODEL), {"library_id": "other"}, [str(moved)], wait=True)
+    assert (await compare(base)).drifts == [Drift(moved, DriftKind.STALE, ("library_id",))]
+    assert Drift(moved, DriftKind.STALE, ("library_id",)) in (await compare(base, library_id="other")).drifts
+
+
+async def test_a_comparison_stops_when_the_time_is_up(base: Foundation, relayed: SeededFaces) -> None:
+    part = IndexPart(PointKind.FACE, "default", MODEL)
+    async with base.database.snapshot() as tx:
+        for rows in (3, None):
+            with pytest.raises(DeadlineTooShort, match=r"0 of 6 rows .* call Reconcile"):
+                await Comparison(base.qdrant, base.collections).compare(tx, part, Depth(rows, 0, lambda: 0.1))
+        counts = await Comparison(base.qdrant, base.collections).compare(tx, part, Depth(0, 0, lambda: 0.1))
+    assert counts.consistent
+
+
+async def test_versions_leap_over_what_a_lost_database_has_written(
+    base: Foundation, relayed: SeededFaces, clock: StillClock
+) -> None:
+    name, face_id = base.collections.faces(MODEL), relayed.face_ids[0]
+    await base.qdrant.set_payload(name, {"row_version": 5_000, "state": "IGNORED"}, [str(face_id)], wait=True)
+    await _queue_all(base, relayed, clock)
+    # Passes for newer than anything the relay writes.
+    assert (await compare(base)).stale == 1
+    assert (
+        await Comparison(base.qdrant, base.collections).read_newest_version(IndexPart(PointKind.FACE, "default", MODEL))
+        == 5_000
+    )
+    for _ in range(2):
+        async with base.database.transaction() as tx:
+            await raise_versions(tx, 5_000)
+            reached = await tx.scalar(select(vector_versions.next_value()))
+        assert 5_000 < reached < 1_000_000
+    await _queue_all(base, relayed, clock)
+    assert (await compare(base)).consistent
 
 
 def _guarded(base: Foundation, environment: Environment, **values: object) -> Collections:

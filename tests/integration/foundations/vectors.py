@@ -13,7 +13,7 @@ from shared.db.outbox import PointKind, queue_faces
 from shared.db.tables_detection import faces
 from shared.db.tables_shared import vector_outbox
 from shared.foundation import Foundation
-from shared.vectors.reconcile import CollectionReport, Comparison
+from shared.vectors.reconcile import CollectionReport, Comparison, Depth, IndexPart
 from shared.vectors.relay import Relay
 from tests.integration.library import MODEL
 
@@ -60,11 +60,16 @@ async def read_payload(base: Foundation, point_id: UUID) -> dict[str, Any] | Non
 
 
 async def compare(
-    base: Foundation, kind: PointKind = PointKind.FACE, max_rows: int | None = None, library_id: str = "default"
+    base: Foundation,
+    kind: PointKind = PointKind.FACE,
+    max_rows: int | None = None,
+    library_id: str = "default",
+    seed: int = 0,
 ) -> CollectionReport:
     """Compare one collection with the truth."""
     async with base.database.snapshot() as tx:
-        return await Comparison(base.qdrant, base.collections).compare(tx, kind, library_id, MODEL, max_rows)
+        part = IndexPart(kind, library_id, MODEL)
+        return await Comparison(base.qdrant, base.collections).compare(tx, part, Depth(max_rows, seed))
 
 
 async def change_quality(base: Foundation, face_id: UUID, quality: float) -> None:

@@ -10,6 +10,7 @@ import pytest
 from deploy.k8s.manifests import Manifest, Violation, init_containers, only_container, pod_spec
 from deploy.k8s.rules import (
     MODULES,
+    NEXT_DETECTION,
     PREPARE,
     check_accelerators,
     check_commands,
@@ -342,6 +343,20 @@ def test_an_init_container_is_a_process_too(tmp_path: Path) -> None:
     assert list(check_commands([*right, make_server()], tmp_path)) == []
     twice = [violation.what for violation in check_commands([*right, make_server(), make_process(PREPARE)], tmp_path)]
     assert twice == [f"runs {PREPARE}, as Deployment/detection-server, prepare does"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_detection_servers_of_a_second_model_run_and_prepare_beside_the_first(tmp_path: Path, first: bool) -> None:
+    right = [make_process(module) for module in sorted(MODULES - {PREPARE, "services.detection.server"})]
+    following = make_server()
+    following["metadata"]["name"] = NEXT_DETECTION
+    both = [following, make_server()] if first else [make_server(), following]
+    assert list(check_commands([*right, *both], tmp_path)) == []
+    assert list(check_preparation(both)) == []
+    alone = {violation.what for violation in check_commands([*right, following], tmp_path)}
+    assert alone == {f"nothing runs {PREPARE}", "nothing runs services.detection.server"}
+    del pod_spec(following)["initContainers"]
+    assert [violation.where for violation in check_preparation(both)] == [f"Deployment/{NEXT_DETECTION}"]
 
 
 def test_a_module_without_a_file_is_refused_once_the_tree_has_any(tmp_path: Path) -> None:

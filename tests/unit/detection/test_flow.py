@@ -83,6 +83,75 @@ async def test_what_goes_wrong_in_the_stream_is_raised() -> None:
     assert caught.group_contains(OSError, match="gone")
 
 
+async def test_an_interruption_takes_no_more_but_hands_out_what_was_taken() -> None:
+    taken: list[int] = []
+    full, interrupted, finish = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def interrupt() -> None:
+        await interrupted.wait()
+        raise OSError("stopping")
+
+    async def work(number: int) -> int:
+        if number == 2:
+            full.set()
+        await finish.wait()
+        return number
+
+    seen: list[int] = []
+
+    async def read() -> None:
+        async for result in map_windowed(numbers(100, taken), work, 3, interrupt):
+            seen.append(result)
+
+    reading = asyncio.create_task(read())
+    await full.wait()
+    interrupted.set()
+    await asyncio.sleep(0)
+    finish.set()
+    with pytest.raises(OSError, match="stopping"):
+        await reading
+    assert sorted(seen) == taken == [0, 1, 2]
+
+
+async def test_an_interruption_reaches_a_reader_that_waits_for_items() -> None:
+    interrupted = asyncio.Event()
+    first = asyncio.Event()
+
+    async def silent() -> AsyncGenerator[int, None]:
+        yield 1
+        first.set()
+        await asyncio.Event().wait()
+
+    async def interrupt() -> None:
+        await interrupted.wait()
+        raise OSError("stopping")
+
+    async def work(number: int) -> int:
+        return number
+
+    results = map_windowed(silent(), work, 3, interrupt)
+    assert await anext(results) == 1
+    await first.wait()
+    interrupted.set()
+    with pytest.raises(OSError, match="stopping"):
+        await anext(results)
+
+
+async def test_an_interruption_after_the_last_item_is_none() -> None:
+    interrupted = asyncio.Event()
+
+    async def interrupt() -> None:
+        await interrupted.wait()
+        raise OSError("stopping")
+
+    async def work(number: int) -> int:
+        interrupted.set()
+        await asyncio.sleep(0)
+        return number
+
+    assert [result async for result in map_windowed(numbers(2), work, 5, interrupt)] == [0, 1]
+
+
 async def test_batches_are_full_but_the_last() -> None:
     assert [batch async for batch in read_batches(numbers(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
     assert [batch async for batch in read_batches(numbers(0), 3)] == []

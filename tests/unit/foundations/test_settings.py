@@ -25,7 +25,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KITH_DATABASE_CONNECT_TIMEOUT_S", "1.5", "database.connect_timeout_s", 1.5),
         ("KITH_QDRANT_ALLOW_DESTRUCTIVE", "true", "qdrant.allow_destructive", True),
         ("KITH_JOBS_MAX_ATTEMPTS", "9", "jobs.max_attempts", 9),
-        ("KITH_IMAGES_FILE_ROOTS", '["/photos"]', "images.file_roots.0", "/photos"),
+        ("KITH_IMAGES_ROOTS", '["file:///photos"]', "images.roots.0", "file:///photos"),
         ("KITH_DATA_DIR", "/var/cache/kith", "data_dir", "/var/cache/kith"),
     ],
 )

@@ -15,7 +15,7 @@ from shared.imaging.source import PhotoReader, PhotoSource
 
 
 def read(source: PhotoSource, root: Path, max_bytes: int = 1000) -> bytes:
-    settings = ImageSettings(file_roots=(root,), max_bytes=max_bytes, max_content_bytes=max_bytes)
+    settings = ImageSettings(roots=(root.as_uri(),), max_bytes=max_bytes, max_content_bytes=max_bytes)
 
     async def run() -> bytes:
         with ThreadPoolExecutor(1) as pool:

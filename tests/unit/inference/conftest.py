@@ -61,5 +61,5 @@ def photos(real_photo: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFacto
     }
     folder = tmp_path_factory.mktemp("album")
     for photo in draw_album(7, people=4, photos=5, out=folder, workers=1).photos:
-        shapes[photo.asset_id] = np.asarray(cv2.imread(str(folder / photo.file), cv2.IMREAD_COLOR))
+        shapes[f"drawn {photo.asset_id}"] = np.asarray(cv2.imread(str(folder / photo.file), cv2.IMREAD_COLOR))
     return {name: np.ascontiguousarray(pixels, dtype=np.uint8) for name, pixels in shapes.items()}

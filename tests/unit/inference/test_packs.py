@@ -13,7 +13,7 @@ from onnx import helper
 from services.detection.inference.errors import ModelPackError, ProviderError
 from services.detection.inference.models import load_models
 from services.detection.inference.packs import ModelPack, load_pack
-from services.detection.inference.session import ProviderChoice, choose_provider, open_session
+from services.detection.inference.session import ProviderChoice, choose_provider, list_providers, open_session
 from shared.config import ModelSettings, Provider
 
 
@@ -116,3 +116,19 @@ def test_a_session_on_an_absent_provider_is_refused() -> None:
     assert open_session(model, Provider.CPU).get_providers()[0] == "CPUExecutionProvider"
     with pytest.raises(ProviderError):
         open_session(model, Provider.CUDA)
+
+
+def test_tensorrt_keeps_what_it_compiled_and_leaves_the_rest_to_cuda(tmp_path: Path) -> None:
+    names = [name for name, _ in list_providers(Provider.TENSORRT, tmp_path)]
+    assert names == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    assert list_providers(Provider.TENSORRT, tmp_path)[0][1]["trt_engine_cache_path"] == str(tmp_path)
+    assert "trt_engine_cache_enable" not in list_providers(Provider.TENSORRT, None)[0][1]
+    assert [name for name, _ in list_providers(Provider.CUDA, None)] == ["CUDAExecutionProvider"]
+
+
+def test_a_pack_of_insightface_has_its_licence(pack: ModelPack, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    copy_pack(pack, tmp_path / "models" / "buffalo_x")
+    by_name = load_pack(ModelSettings(pack="buffalo_x", root=tmp_path))
+    assert by_name.licence == "available for non-commercial research purposes only"
+    assert load_pack(ModelSettings(pack=str(tmp_path / "models" / "buffalo_x"))).licence == ""

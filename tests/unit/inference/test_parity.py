@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,10 +18,11 @@ from insightface.utils.face_align import estimate_norm
 from numpy.typing import NDArray
 
 from services.detection.inference.alignment import similarity_transform, template_for
+from services.detection.inference.batcher import Turn
 from services.detection.inference.engine import FaceEngine
 from services.detection.inference.faces import DetectedFace, DetectOptions
 from services.detection.inference.packs import ModelPack
-from shared.config import DetectionSettings, ModelSettings, Provider, Settings
+from shared.config import ModelSettings, Provider, Settings
 from shared.imaging.decode import DecodedImage, decode_image
 
 Photos = dict[str, NDArray[np.uint8]]
@@ -37,7 +39,7 @@ def run_engine(folder: Path, photos: Sequence[NDArray[np.uint8]], options: Detec
         )
         try:
             images = [as_image(pixels) for pixels in photos]
-            return await asyncio.gather(*(engine.detect(image, options) for image in images))
+            return await asyncio.gather(*(engine.detect(image, options, Turn("test")) for image in images))
         finally:
             await engine.close()
 
@@ -52,24 +54,48 @@ def run_oracle(folder: Path, photos: Sequence[NDArray[np.uint8]], min_confidence
     return [oracle.get(pixels) for pixels in photos]
 
 
+@dataclass(slots=True)
+class Differences:
+    """The largest ones between two ways of looking, over all faces."""
+
+    box_px: float = 0.0
+    landmarks_px: float = 0.0
+    confidence: float = 0.0
+    norm_share: float = 0.0
+    cosine_loss: float = 0.0
+
+    def add(self, face: DetectedFace, oracle: Face) -> None:
+        box = [face.box.x, face.box.y, face.box.x + face.box.width, face.box.y + face.box.height]
+        assert face.embedding is not None
+        assert face.embedding_norm is not None
+        norm = float(oracle.embedding_norm)
+        self.box_px = max(self.box_px, float(np.abs(box - oracle.bbox).max()))
+        self.landmarks_px = max(self.landmarks_px, float(np.abs(face.landmarks - oracle.kps).max()))
+        self.confidence = max(self.confidence, abs(face.confidence - float(oracle.det_score)))
+        self.norm_share = max(self.norm_share, abs(face.embedding_norm - norm) / norm)
+        self.cosine_loss = max(self.cosine_loss, 1 - float(face.embedding @ oracle.normed_embedding))
+
+
 @pytest.mark.filterwarnings("ignore:`estimate` is deprecated")
 @pytest.mark.parametrize("min_confidence", [0.5, 0.2])
 def test_engine_equals_face_analysis(pack_folder: Path, photos: Photos, min_confidence: float) -> None:
+    """For the figures of another pack: ``KITH_TEST_PACK=<folder> pytest tests/unit/inference/test_parity.py -rP``."""
     options = DetectOptions(min_confidence, min_face_px=0, min_quality=0, max_faces=10_000)
     ours = run_engine(pack_folder, list(photos.values()), options)
     theirs = run_oracle(pack_folder, list(photos.values()), min_confidence)
 
     assert [len(faces) for faces in ours] == [len(faces) for faces in theirs]
     assert sum(len(faces) for faces in ours) >= 5
-    for name, found, expected in zip(photos, ours, theirs, strict=True):
-        for face, oracle_face in zip(found, expected, strict=True):
-            box = [face.box.x, face.box.y, face.box.x + face.box.width, face.box.y + face.box.height]
-            assert np.abs(box - oracle_face.bbox).max() <= 0.01, name
-            assert np.abs(face.landmarks - oracle_face.kps).max() <= 0.05, name
-            assert face.confidence == pytest.approx(float(oracle_face.det_score), abs=1e-5), name
-            assert face.embedding is not None
-            assert face.embedding_norm == pytest.approx(float(oracle_face.embedding_norm), rel=1e-3), name
-            assert float(face.embedding @ oracle_face.normed_embedding) >= 0.99999, name
+    found = Differences()
+    for faces, expected in zip(ours, theirs, strict=True):
+        for face, oracle_face in zip(faces, expected, strict=True):
+            found.add(face, oracle_face)
+    print(f"{sum(len(faces) for faces in ours)} faces, {found}")  # noqa: T201 - for -rP
+    assert found.box_px <= 0.01
+    assert found.landmarks_px <= 0.05
+    assert found.confidence <= 1e-5
+    assert found.norm_share <= 1e-3
+    assert found.cosine_loss <= 1e-5
 
 
 @pytest.mark.filterwarnings("ignore:`estimate` is deprecated")
@@ -92,7 +118,11 @@ def test_embeddings_are_unit_length_and_of_the_measured_dimension(pack_folder: P
         engine = await FaceEngine.load(Settings(model=ModelSettings(pack=str(pack_folder), provider=Provider.CPU)))
         try:
             options = DetectOptions(0.2, 0, 0, 50)
-            faces = [face for pixels in photos.values() for face in await engine.detect(as_image(pixels), options)]
+            faces = [
+                face
+                for pixels in photos.values()
+                for face in await engine.detect(as_image(pixels), options, Turn("test"))
+            ]
             assert faces
             for face in faces:
                 assert face.embedding is not None
@@ -152,26 +182,3 @@ def test_a_pack_whose_norm_means_quality_counts_it_with_and_without_embeddings(
     kept = [face for photo in run_engine(tmp_path, pixels, options) for face in photo]
     assert [face.box for face in kept] == [face.box for face in faces if face.quality.overall >= floor]
     assert all(face.embedding is None for face in kept)
-
-
-def test_engine_tells_what_runs(pack_folder: Path) -> None:
-    async def run() -> None:
-        engine = await FaceEngine.load(
-            Settings(model=ModelSettings(pack=str(pack_folder), provider=Provider.CPU, version="my_space"))
-        )
-        try:
-            info = engine.info
-            assert info.version == "my_space"
-            assert info.provider is Provider.CPU
-            assert info.providers[0] == "CPUExecutionProvider"
-            assert len(info.detector_sha256) == len(info.recogniser_sha256) == 64
-            assert info.detection_size % 32 == 0
-        finally:
-            await engine.close()
-
-    asyncio.run(run())
-
-
-def test_default_options_come_from_the_settings() -> None:
-    settings = DetectionSettings(min_confidence=0.7, min_face_px=31, min_quality=0.4, max_faces=9)
-    assert DetectOptions.from_settings(settings) == DetectOptions(0.7, 31, 0.4, 9)

@@ -115,7 +115,7 @@ def test_the_settings_each_process_parses_are_the_ones_planned(tmp_path: Path, m
         assert settings.detection.min_confidence == 0.7
         assert settings.redis.url.get_secret_value() == STORES["KITH_REDIS_URL"]
         assert settings.model.pack == str(pack)
-        assert settings.images.file_roots == (photos,)
+        assert settings.images.roots == (photos.as_uri(),)
         assert settings.data_dir == tmp_path / "scratch"
         assert not settings.qdrant.allow_destructive
         numbers = {
@@ -158,6 +158,28 @@ def test_a_qdrant_given_by_address_is_used_and_not_started(tmp_path: Path, given
     assert plan.health["suggestions-worker"] == "127.0.0.1:50095"
 
 
+def test_a_second_pack_gets_its_own_detection_server(tmp_path: Path) -> None:
+    directory = StackDirectory.at(tmp_path)
+    directory.create()
+    plan = plan_stack(StackOptions(pack="buffalo_l", next_pack="antelopev2", environ={}), directory, StackPorts(50050))
+    specs = {process.name: process for process in plan.processes}
+    assert {name: specs[name].env["KITH_MODEL_PACK"] for name in ("prepare", "prepare-next")} == {
+        "prepare": "buffalo_l",
+        "prepare-next": "antelopev2",
+    }
+    server = specs["detection-next"]
+    assert server.env["KITH_MODEL_PACK"] == "antelopev2"
+    assert server.after == ("prepare-next",)
+    assert server.env["KITH_RPC_PORT"] == "50067"
+    # Everybody knows it, and nobody else runs its pack.
+    assert {specs[name].env["KITH_SERVICES_DETECTION_NEXT"] for name in ("detection", "detection-worker")} == {
+        plan.addresses["detection-next"]
+    }
+    assert specs["detection"].env["KITH_MODEL_PACK"] == "buffalo_l"
+    numbers = [port.number for process in plan.processes for port in process.ports]
+    assert len(numbers) == len(set(numbers))
+
+
 def test_photos_and_packs_must_exist(tmp_path: Path) -> None:
     def build(pack: str | None, *photos: Path) -> dict[str, str]:
         ports = StackPorts(50050)
@@ -166,7 +188,7 @@ def test_photos_and_packs_must_exist(tmp_path: Path) -> None:
         )
 
     assert build("antelopev2")["KITH_MODEL_PACK"] == "antelopev2"
-    assert json.loads(build("antelopev2", tmp_path)["KITH_IMAGES_FILE_ROOTS"]) == [str(tmp_path)]
+    assert json.loads(build("antelopev2", tmp_path)["KITH_IMAGES_ROOTS"]) == [tmp_path.as_uri()]
     with pytest.raises(StackError, match="no model pack at"):
         build(str(tmp_path / "nothing"))
     with pytest.raises(StackError, match="no folder of photos at"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.suggestions.domain.people import ARCFACE_CALIBRATION, ARCFACE_FLOOR, choose_query_prototypes, make_rules
+from services.suggestions.domain.people import choose_query_prototypes, make_rules
 from services.suggestions.repository.known import ActiveModel, KnownPerson
 from shared.config import SuggestionSettings
-from shared.faces.calibration import Calibration
+from shared.faces.calibration import ARCFACE_CALIBRATION, Calibration
+from shared.faces.matching import ARCFACE_FLOOR
 from tests.unit.suggestions.people import ANNA, BERT, axis, know, photo_face, prototype
 
 

@@ -1,4 +1,4 @@
-"""Outcomes counted on the session, photos a detector broke off at, camera clocks, model migrations.
+"""Outcomes counted on the session, photos a detector broke off at, camera clocks, model migrations, imported vectors, covers.
 
 Revision: 0002, after 0001. Expand only: version N-1 must run beside it.
 """
@@ -42,6 +42,13 @@ def upgrade() -> None:
         """
     )
     op.add_column("session_photos", sa.Column("breaks", sa.SmallInteger(), server_default="0", nullable=False))
+    op.drop_constraint("fk_session_photos_session_id", "session_photos")
+    op.drop_index("ix_session_photos_slice", "session_photos")
+    op.create_index("ix_session_photos_slice", "session_photos", ["session_id", "slice"])
+    op.add_column("face_embeddings", sa.Column("imported", sa.Boolean(), server_default="false", nullable=False))
+    op.create_index("ix_persons_cover", "persons", ["cover_face_id"])
+    op.create_index("ix_clusters_cover", "clusters", ["cover_face_id"])
+    op.create_index("ix_faces_aside", "faces", ["library_id", "face_id"], postgresql_where=sa.text("state <> 'ACTIVE'"))
     op.create_table(
         "model_migrations",
         sa.Column("migration_id", sa.UUID(), nullable=False),
@@ -65,6 +72,20 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("model_migrations")
+    op.drop_index("ix_faces_aside", table_name="faces")
+    op.drop_index("ix_clusters_cover", table_name="clusters")
+    op.drop_index("ix_persons_cover", table_name="persons")
+    op.drop_column("face_embeddings", "imported")
+    op.drop_index("ix_session_photos_slice", "session_photos")
+    op.create_index("ix_session_photos_slice", "session_photos", ["session_id", "slice", "outcome", "asset_id"])
+    op.create_foreign_key(
+        "fk_session_photos_session_id",
+        "session_photos",
+        "detection_sessions",
+        ["session_id"],
+        ["session_id"],
+        ondelete="CASCADE",
+    )
     op.drop_column("session_photos", "breaks")
     op.drop_column("detection_sessions", "retry_of")
     for outcome in OUTCOMES:

@@ -60,7 +60,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_URI_NOT_ALLOWED: _ErrorReason.ValueType  # 6
     """The uri's scheme or place is not on the allow-list. [INVALID_ARGUMENT; uri, allowed]"""
     ERROR_REASON_URI_UNREADABLE: _ErrorReason.ValueType  # 7
-    """Nothing can be read at the uri. [INVALID_ARGUMENT; uri]"""
+    """Nothing can be read at the uri [INVALID_ARGUMENT; uri], or nothing now: its store is in trouble, and what failed in a
+    stream or session may be tried again later. [UNAVAILABLE; uri]
+    """
     ERROR_REASON_RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 8
     """No such resource in this library. [NOT_FOUND; resource, id]"""
     ERROR_REASON_RESOURCE_EXISTS: _ErrorReason.ValueType  # 9
@@ -145,7 +147,9 @@ ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 5
 ERROR_REASON_URI_NOT_ALLOWED: ErrorReason.ValueType  # 6
 """The uri's scheme or place is not on the allow-list. [INVALID_ARGUMENT; uri, allowed]"""
 ERROR_REASON_URI_UNREADABLE: ErrorReason.ValueType  # 7
-"""Nothing can be read at the uri. [INVALID_ARGUMENT; uri]"""
+"""Nothing can be read at the uri [INVALID_ARGUMENT; uri], or nothing now: its store is in trouble, and what failed in a
+stream or session may be tried again later. [UNAVAILABLE; uri]
+"""
 ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 8
 """No such resource in this library. [NOT_FOUND; resource, id]"""
 ERROR_REASON_RESOURCE_EXISTS: ErrorReason.ValueType  # 9

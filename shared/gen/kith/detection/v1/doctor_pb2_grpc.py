@@ -64,7 +64,7 @@ class DoctorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Reconcile(self, request, context):
-        """Mends every drift: missing and stale points are written, strangers deleted. Result: {upserted, deleted}.
+        """Mends every drift: missing and stale points are written, strangers deleted. Result: {compared, upserted, deleted}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

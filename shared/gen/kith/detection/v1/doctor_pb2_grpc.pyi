@@ -18,7 +18,7 @@ class DoctorServiceStub:
     CheckConsistency: _aio.UnaryUnaryMultiCallable[_doctor_pb2.CheckConsistencyRequest, _doctor_pb2.CheckConsistencyResponse]
     """Compares both stores for one library. Reads only."""
     Reconcile: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReconcileRequest, _doctor_pb2.ReconcileResponse]
-    """Mends every drift: missing and stale points are written, strangers deleted. Result: {upserted, deleted}."""
+    """Mends every drift: missing and stale points are written, strangers deleted. Result: {compared, upserted, deleted}."""
     RebuildVectors: _aio.UnaryUnaryMultiCallable[_doctor_pb2.RebuildVectorsRequest, _doctor_pb2.RebuildVectorsResponse]
     """Makes the library's whole index again from PostgreSQL. Result: {upserted}."""
 
@@ -37,7 +37,7 @@ class DoctorServiceServicer:
         request: _doctor_pb2.ReconcileRequest,
         context: _aio.ServicerContext[_doctor_pb2.ReconcileRequest, _abc.Awaitable[_doctor_pb2.ReconcileResponse]],
     ) -> _abc.Awaitable[_doctor_pb2.ReconcileResponse]:
-        """Mends every drift: missing and stale points are written, strangers deleted. Result: {upserted, deleted}."""
+        """Mends every drift: missing and stale points are written, strangers deleted. Result: {compared, upserted, deleted}."""
 
     def RebuildVectors(
         self,

@@ -429,12 +429,15 @@ class RollBackModelRequest(_message.Message):
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     migration_id: _builtins.str
     """Required."""
     etag: _builtins.str
     """Required."""
     request_id: _builtins.str
+    allow_missing: _builtins.bool
+    """Roll back although some faces, those found since the cut-over at least, have no vector of the previous model."""
     def __init__(
         self,
         *,
@@ -442,10 +445,11 @@ class RollBackModelRequest(_message.Message):
         migration_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "library_id", b"library_id", "migration_id", b"migration_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "etag", b"etag", "library_id", b"library_id", "migration_id", b"migration_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,7 +75,7 @@ class ModelServiceServicer:
 
     def StartModelMigration(self, request, context):
         """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
-        embeds what is still missing.
+        embeds what is still missing; while its job has not ended, it answers that migration as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,7 +97,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollBackModel(self, request, context):
-        """Makes the previous model the active one again.
+        """Makes the previous model the active one again, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE if faces have no vector
+        of it, unless `allow_missing`; FAILED_PRECONDITION, MODEL_MISMATCH if the migration is not cut over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

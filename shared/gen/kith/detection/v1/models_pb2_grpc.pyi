@@ -19,7 +19,7 @@ class ModelServiceStub:
     """Models this library has vectors of, the active one first."""
     StartModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.StartModelMigrationRequest, _models_pb2.StartModelMigrationResponse]
     """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
-    embeds what is still missing.
+    embeds what is still missing; while its job has not ended, it answers that migration as it is.
     """
     GetModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelMigrationRequest, _models_pb2.GetModelMigrationResponse]
     """How far it is, and the shadow report: both models measured on the human-confirmed assignments."""
@@ -28,7 +28,9 @@ class ModelServiceStub:
     unless `allow_missing`.
     """
     RollBackModel: _aio.UnaryUnaryMultiCallable[_models_pb2.RollBackModelRequest, _models_pb2.RollBackModelResponse]
-    """Makes the previous model the active one again."""
+    """Makes the previous model the active one again, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE if faces have no vector
+    of it, unless `allow_missing`; FAILED_PRECONDITION, MODEL_MISMATCH if the migration is not cut over.
+    """
 
 class ModelServiceServicer:
     """The embedding models of a library, and the way from one to the next."""
@@ -46,7 +48,7 @@ class ModelServiceServicer:
         context: _aio.ServicerContext[_models_pb2.StartModelMigrationRequest, _abc.Awaitable[_models_pb2.StartModelMigrationResponse]],
     ) -> _abc.Awaitable[_models_pb2.StartModelMigrationResponse]:
         """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
-        embeds what is still missing.
+        embeds what is still missing; while its job has not ended, it answers that migration as it is.
         """
 
     def GetModelMigration(
@@ -70,6 +72,8 @@ class ModelServiceServicer:
         request: _models_pb2.RollBackModelRequest,
         context: _aio.ServicerContext[_models_pb2.RollBackModelRequest, _abc.Awaitable[_models_pb2.RollBackModelResponse]],
     ) -> _abc.Awaitable[_models_pb2.RollBackModelResponse]:
-        """Makes the previous model the active one again."""
+        """Makes the previous model the active one again, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE if faces have no vector
+        of it, unless `allow_missing`; FAILED_PRECONDITION, MODEL_MISMATCH if the migration is not cut over.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _aio.Server) -> None: ...

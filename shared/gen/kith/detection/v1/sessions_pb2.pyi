@@ -71,6 +71,7 @@ class DetectionSession(_message.Message):
     FACES_KEPT_FIELD_NUMBER: _builtins.int
     FACES_GONE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     library_id: _builtins.str
@@ -86,6 +87,8 @@ class DetectionSession(_message.Message):
     """Faces matched to stored ones by IoU."""
     faces_gone: _builtins.int
     """Stored faces that were not found again; they stay if a human has worked on them."""
+    retry_of: _builtins.str
+    """The session whose failed photos this one looks at again; empty if none."""
     @_builtins.property
     def job(self) -> _jobs_pb2.Job:
         """The job that runs it: state, progress, failures."""
@@ -109,10 +112,11 @@ class DetectionSession(_message.Message):
         faces_kept: _builtins.int = ...,
         faces_gone: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        retry_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "faces_added", b"faces_added", "faces_gone", b"faces_gone", "faces_kept", b"faces_kept", "id", b"id", "job", b"job", "library_id", b"library_id", "photos", b"photos", "photos_failed", b"photos_failed", "photos_pending", b"photos_pending", "photos_skipped", b"photos_skipped", "photos_with_faces", b"photos_with_faces", "photos_without_faces", b"photos_without_faces", "redetect", b"redetect"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "faces_added", b"faces_added", "faces_gone", b"faces_gone", "faces_kept", b"faces_kept", "id", b"id", "job", b"job", "library_id", b"library_id", "photos", b"photos", "photos_failed", b"photos_failed", "photos_pending", b"photos_pending", "photos_skipped", b"photos_skipped", "photos_with_faces", b"photos_with_faces", "photos_without_faces", b"photos_without_faces", "redetect", b"redetect", "retry_of", b"retry_of"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

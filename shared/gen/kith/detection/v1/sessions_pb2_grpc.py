@@ -132,7 +132,9 @@ class DetectionSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryFailedPhotos(self, request, context):
-        """Looks again at the photos that failed in an ended session, as a new session.
+        """Looks again at the photos that failed in an ended session, as a new session with the same options. Photos that another
+        session has detected since are SKIPPED, those whose asset is gone are left out. A session that has not ended is
+        FAILED_PRECONDITION, JOB_STATE; one without any such photo INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,10 @@ class DetectionSessionServiceStub:
     CancelDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CancelDetectionSessionRequest, _sessions_pb2.CancelDetectionSessionResponse]
     """Ends the session at the next photo; what was found stays."""
     RetryFailedPhotos: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RetryFailedPhotosRequest, _sessions_pb2.RetryFailedPhotosResponse]
-    """Looks again at the photos that failed in an ended session, as a new session."""
+    """Looks again at the photos that failed in an ended session, as a new session with the same options. Photos that another
+    session has detected since are SKIPPED, those whose asset is gone are left out. A session that has not ended is
+    FAILED_PRECONDITION, JOB_STATE; one without any such photo INVALID_ARGUMENT.
+    """
 
 class DetectionSessionServiceServicer:
     """Detects the faces of many registered photos, as a job, and stores them."""
@@ -93,6 +96,9 @@ class DetectionSessionServiceServicer:
         request: _sessions_pb2.RetryFailedPhotosRequest,
         context: _aio.ServicerContext[_sessions_pb2.RetryFailedPhotosRequest, _abc.Awaitable[_sessions_pb2.RetryFailedPhotosResponse]],
     ) -> _abc.Awaitable[_sessions_pb2.RetryFailedPhotosResponse]:
-        """Looks again at the photos that failed in an ended session, as a new session."""
+        """Looks again at the photos that failed in an ended session, as a new session with the same options. Photos that another
+        session has detected since are SKIPPED, those whose asset is gone are left out. A session that has not ended is
+        FAILED_PRECONDITION, JOB_STATE; one without any such photo INVALID_ARGUMENT.
+        """
 
 def add_DetectionSessionServiceServicer_to_server(servicer: DetectionSessionServiceServicer, server: _aio.Server) -> None: ...
