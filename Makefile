@@ -71,8 +71,8 @@ status-doc: $(READY) ## Make docs/status.md from running servers
 	$(BIN)/python -m deploy.local.rpc_status --write docs/status.md
 
 .PHONY: bench
-bench: $(READY) ## Measure (AREA=demo; default: every area)
-	$(BIN)/python -m bench $(AREA)
+bench: $(READY) ## Measure (AREA=detection, default every area; MODEL_PACK=folder PHOTOS=folder NAME=of-the-result)
+	$(BIN)/python -m bench $(AREA) $(if $(MODEL_PACK),--pack "$(MODEL_PACK)") $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(NAME),--name "$(NAME)")
 
 .PHONY: lock
 lock: $(READY) ## Make the hashed locks from pyproject.toml

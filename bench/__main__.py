@@ -25,7 +25,8 @@ def main() -> int:
     parser.add_argument("areas", nargs="*", metavar="AREA", help=f"what to measure: {', '.join(areas)} (default: all)")
     parser.add_argument("--repeat", type=int, default=1, help="runs per figure")
     parser.add_argument("--pack", type=Path, default=DEMO_PACK, help="model pack's folder (default: the demo's)")
-    parser.add_argument("--photos", type=Path, help="folder of photos to detect on (default: drawn ones)")
+    parser.add_argument("--photos", type=Path, help="folder of photos to detect on (default: faces the pack knows)")
+    parser.add_argument("--name", help="of the result, if one area is measured (default: the area's)")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.areas) - set(areas))
     if unknown:
@@ -34,7 +35,7 @@ def main() -> int:
     console = Console()
     for area in arguments.areas or areas:
         rows = importlib.import_module(f"bench.areas.{area}").measure(options)
-        path = write_results(area, rows)
+        path = write_results(arguments.name or area, rows, pack=options.pack.name)
         table = Table("row", "metric", "value", "n", "spread", title=area, title_justify="left")
         for row in rows:
             table.add_row(row.row, row.metric, f"{row.value:g}", str(row.n), f"{row.spread:g}")

@@ -56,11 +56,16 @@ def read_commit() -> str:
     return f"{commit}+" if commit and git("status", "--porcelain") else commit
 
 
-def write_results(area: str, rows: Sequence[BenchRow]) -> Path:
-    """Write ``bench/results/<area>.json``."""
+def write_results(name: str, rows: Sequence[BenchRow], *, pack: str) -> Path:
+    """Write ``bench/results/<name>.json``; ``pack`` is the model pack that was measured."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{area}.json"
-    found = {"machine": describe_machine(), "commit": read_commit(), "rows": [asdict(row) for row in rows]}
+    path = RESULTS / f"{name}.json"
+    found = {
+        "machine": describe_machine(),
+        "commit": read_commit(),
+        "pack": pack,
+        "rows": [asdict(row) for row in rows],
+    }
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return path
 

@@ -134,7 +134,7 @@ class RelaySettings(Section):
     """The relay from the outbox to Qdrant."""
 
     batch: int = Field(250, ge=1, le=1000)
-    poll_s: float = Field(0.5, gt=0, description="How often the outbox is looked at without a poke.")
+    poll_s: float = Field(2.0, gt=0, description="How often the outbox is looked at without a poke.")
     retry_s: float = Field(2.0, gt=0, description="The longest pause between tries while Qdrant is away.")
     lease_s: float = Field(5.0, gt=0, description="Points whose relay is silent this long are taken by another.")
 
@@ -241,8 +241,13 @@ class DetectionSettings(Section):
     max_waiting_mb: int = Field(1024, ge=16, description="Decoded photos that may be held at once, for all callers.")
     stream_window: int = Field(16, ge=1, description="DetectStream: photos in flight per stream.")
     session_slice: int = Field(256, ge=1, description="Photos per job slice.")
-    session_batch: int = Field(16, ge=1, description="Photos stored per transaction.")
-    crop_margin: float = Field(0.25, ge=0, le=2)
+    session_batch: int = Field(32, ge=1, description="Photos stored per transaction.")
+    crop_margin: float = Field(
+        0.25,
+        ge=0,
+        le=2,
+        description="Room around a face's crop, as a share of its box's longer side, if a call names none.",
+    )
     crop_cache_mb: int = Field(64, ge=0, description="Memory of a server for crops it has cut; 0 keeps none.")
     crop_cache_ttl_s: float = Field(300.0, gt=0, description="A crop is cut anew after this long.")
 

@@ -31,7 +31,7 @@ def measure(options: BenchOptions) -> list[BenchRow]:
     medians: list[float] = []
     deviations: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        photos = gather_photos(options.photos, Path(folder))
+        photos = gather_photos(options, Path(folder))
         stack_options = StackOptions(
             directory=Path(folder) / "stack",
             port_base=0,

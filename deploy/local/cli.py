@@ -47,13 +47,19 @@ def main() -> None:
     show_default=True,
     help="First of 50 ports; 0 finds a free block.",
 )
-@click.option("--pack", help="Model pack: a folder, or a name InsightFace knows. Default: the demo's own.")
-@click.option("--next-pack", help="Another model pack, run by a second detection server, for libraries to move to.")
+@click.option(
+    "--pack",
+    help="Model pack: a folder, or a name InsightFace knows. Default: KITH_MODEL_PACK if set, else the demo's.",
+)
+@click.option(
+    "--next-pack",
+    help="Another model pack, run by a second detection server at port base + 17, for libraries to move to.",
+)
 @click.option(
     "--photos",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     multiple=True,
-    help="A folder that file: uris may point into. May be given several times.",
+    help="A folder that file: uris may point into, in place of KITH_IMAGES_ROOTS. May be given several times.",
 )
 @click.option("--fsync/--no-fsync", default=True, help="Whether PostgreSQL survives a power cut.  [default: fsync]")
 @click.option("--detach/--foreground", default=True, help="Leave it running, or stop it at Ctrl-C.  [default: detach]")

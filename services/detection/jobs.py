@@ -42,12 +42,12 @@ class DetectAssets:
     dies, the photos it had in hand are looked at last, one by one.
     """
 
-    def __init__(self, database: Database, deps: DetectionDeps, looker: PhotoLooker) -> None:
+    def __init__(self, database: Database, deps: DetectionDeps, looker: PhotoLooker, trial: asyncio.Lock) -> None:
+        """``trial`` is held while a photo is on trial: by this handler and every other of the process."""
         self._database = database
         self._deps = deps
         self._looker = looker
-        # Two photos on trial at once could be taken for each other.
-        self._trial = asyncio.Lock()
+        self.trial = trial
 
     async def run(self, run: SliceRun) -> Json:
         with carrying_request_id(str(run.slice.job_id)):
@@ -64,7 +64,7 @@ class DetectAssets:
             if photos := [photo for photo in pending if not photo.breaks]:
                 await self._look_at(run, session_id, pack, photos, alone=False)
             else:
-                async with self._trial:
+                async with self.trial:
                     await self._look_at(run, session_id, pack, pending, alone=True)
         return {}
 

@@ -9,8 +9,9 @@ more than a page of a job, and a job that has SUCCEEDED has mended what is searc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -32,16 +33,35 @@ STALLED_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """Points of one step in the outbox: from ``first`` to ``last``, none of them queued later than ``at``."""
+
+    first: UUID
+    last: UUID
+    at: datetime
+
+    @classmethod
+    def parse(cls, stored: Sequence[str]) -> Queued:
+        """As in a checkpoint."""
+        first, last, at = stored
+        return cls(UUID(first), UUID(last), datetime.fromisoformat(at))
+
+    def store(self) -> list[str]:
+        """For a checkpoint."""
+        return [str(self.first), str(self.last), self.at.isoformat()]
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """Where a slice stands: in which phase, where its next page begins, and what it has counted.
 
-    ``waiting`` are the first and the last point of a page that was queued and may not be written yet, ``pending`` how many
-    points to count as done when it is.
+    ``waiting`` is a page that was queued and may not be written yet, ``pending`` how many points to count as done when it
+    is.
     """
 
     phase: str
     start: UUID | None = None
-    waiting: tuple[UUID, UUID] | None = None
+    waiting: Queued | None = None
     pending: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -54,7 +74,7 @@ class Position:
         return cls(
             phase=checkpoint["phase"],
             start=UUID(checkpoint["start"]) if checkpoint["start"] else None,
-            waiting=(UUID(waiting[0]), UUID(waiting[1])) if waiting else None,
+            waiting=Queued.parse(waiting) if waiting else None,
             pending=checkpoint["pending"],
             counts=checkpoint["counts"],
         )
@@ -64,7 +84,7 @@ class Position:
         return {
             "phase": self.phase,
             "start": str(self.start) if self.start else None,
-            "waiting": [str(point_id) for point_id in self.waiting] if self.waiting else None,
+            "waiting": self.waiting.store() if self.waiting else None,
             "pending": self.pending,
             "counts": dict(self.counts),
         }
@@ -184,7 +204,7 @@ class MendPoints:
         position = Position.parse(run.slice.checkpoint, self._finder.first_phase)
         while position.phase or position.waiting:
             if position.waiting:
-                await self._wait_written(part, *position.waiting)
+                await self._wait_written(part, position.waiting)
                 done, position = position.pending, replace(position, waiting=None, pending=0)
                 async with run.step() as tx:
                     await run.checkpoint(tx, Progress(done=done), position.store())
@@ -199,17 +219,17 @@ class MendPoints:
         page = await self._finder.find(part, position.phase, position.start)
         ids = page.point_ids
         counts = {name: position.counts.get(name, 0) + page.counts.get(name, 0) for name in self._finder.counted}
-        waiting = (min(ids), max(ids)) if ids else None
-        moved = Position(page.next_phase, page.next_start, waiting, page.points if ids else 0, counts)
         async with run.step() as tx:
             points = [(point_id, part.model_version) for point_id in ids]
             await queue_points(tx, self._clock, part.kind, part.library_id, points)
+            waiting = Queued(min(ids), max(ids), self._clock.now()) if ids else None
+            moved = Position(page.next_phase, page.next_start, waiting, page.points if ids else 0, counts)
             progress = Progress(done=0 if ids else page.points, phase=position.phase)
             await run.checkpoint(tx, progress, moved.store())
         return moved
 
-    async def _wait_written(self, part: IndexPart, first: UUID, last: UUID) -> None:
-        """Until the relay has written everything between two points.
+    async def _wait_written(self, part: IndexPart, page: Queued) -> None:
+        """Until the relay has written a page, and what others had queued between its points by then.
 
         Raises :class:`Unavailable` if it has got nowhere for long, as Qdrant is away or refuses a point; the slice then
         tries again, for as long as nobody cancels its job.
@@ -218,7 +238,9 @@ class MendPoints:
         fewest, got_on = None, clock.time()
         while True:
             async with self._database.transaction() as tx:
-                left = await count_between(tx, part.kind, part.library_id, part.model_version, first, last)
+                left = await count_between(
+                    tx, part.kind, part.library_id, part.model_version, page.first, page.last, page.at
+                )
             if not left:
                 return
             if fewest is None or left < fewest:

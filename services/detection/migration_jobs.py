@@ -11,7 +11,13 @@ import structlog
 from services.detection.domain.breaking import TRIALS
 from services.detection.domain.flow import read_batches
 from services.detection.domain.migrating import store_measures
-from services.detection.domain.migration import EmbeddingPlace, PhotoFaces, PhotoMeasure, PhotoUnmeasured
+from services.detection.domain.migration import (
+    EmbeddingPlace,
+    PhotoFaces,
+    PhotoMeasure,
+    PhotoMeasured,
+    PhotoUnmeasured,
+)
 from services.detection.domain.model import DetectionDeps
 from services.detection.domain.ports import DetectorBroke, FaceMeasurer, ModelFleets
 from services.detection.domain.shadow_report import ShadowReport, compare_models
@@ -38,12 +44,12 @@ class MigrateModel:
     had in hand when it died are measured last, one by one, as in a session.
     """
 
-    def __init__(self, database: Database, deps: DetectionDeps, fleets: ModelFleets) -> None:
+    def __init__(self, database: Database, deps: DetectionDeps, fleets: ModelFleets, trial: asyncio.Lock) -> None:
+        """``trial`` is held while a photo is on trial: by this handler and every other of the process."""
         self._database = database
         self._deps = deps
         self._fleets = fleets
-        # Two photos on trial at once could be taken for each other.
-        self._trial = asyncio.Lock()
+        self.trial = trial
 
     async def run(self, run: SliceRun) -> Json:
         with carrying_request_id(str(run.slice.job_id)):
@@ -71,7 +77,7 @@ class MigrateModel:
             trusted = [photo for photo in photos if photo.asset_id not in place.breaks]
             async with AsyncExitStack() as turn:
                 if not trusted:
-                    await turn.enter_async_context(self._trial)
+                    await turn.enter_async_context(self.trial)
                 # Whoever was on trial when the detector died goes to the end.
                 taken = trusted or sorted(photos, key=lambda photo: place.breaks[photo.asset_id])
                 place, broke = await self._embed_photos(run, measurer, taken, place, alone=not trusted)
@@ -101,7 +107,8 @@ class MigrateModel:
 
     async def _store(self, run: SliceRun, measures: list[PhotoMeasure], place: EmbeddingPlace) -> EmbeddingPlace:
         library_id, version = run.slice.library_id, run.slice.job_spec["model_version"]
-        place = place.with_failed(each.photo.asset_id for each in measures if isinstance(each, PhotoUnmeasured))
+        # Of a photo asked for face by face, what has no vector now has failed.
+        place = place.with_failed(each.photo.asset_id for each in measures if not isinstance(each, PhotoMeasured))
         async with run.step() as tx:
             progress = await store_measures(tx, self._deps, library_id, version, measures)
             await run.checkpoint(tx, progress, place.describe())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import AsyncExitStack
 
@@ -27,9 +28,11 @@ def open_handlers(base: Foundation, stack: AsyncExitStack) -> dict[str, JobHandl
     """Handlers of this service's jobs, by kind, with channels to the detection servers that end with ``stack``."""
     fleets = open_fleets(base.settings, stack)
     deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
+    # Two photos on trial at once could be taken for each other, whichever jobs they are of.
+    trial = asyncio.Lock()
     return {
-        sessions.JOB_KIND: DetectAssets(base.database, deps, ActiveLooker(base.database, fleets)),
-        migrating.JOB_KIND: MigrateModel(base.database, deps, fleets),
+        sessions.JOB_KIND: DetectAssets(base.database, deps, ActiveLooker(base.database, fleets), trial),
+        migrating.JOB_KIND: MigrateModel(base.database, deps, fleets, trial),
         **build_mending(base.database, base.clock, base.collections, Comparison(base.qdrant, base.collections)),
     }
 

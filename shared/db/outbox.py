@@ -6,6 +6,7 @@ truth itself, so many changes of one face cost one write. See ADR 0003 for why a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +24,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    union,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
@@ -34,6 +36,7 @@ from shared.db.tables_detection import face_embeddings
 from shared.db.tables_shared import vector_outbox, vector_versions
 
 _LEAP = 100_000
+_VERSIONS_LOCK = int.from_bytes(hashlib.sha256(b"vector_versions").digest()[:8], "big", signed=True)
 _KEY = (vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
 
 
@@ -70,21 +73,45 @@ async def queue_points(
     await notify(tx, Channel.OUTBOX)
 
 
-async def queue_faces(tx: Transaction, clock: Clock, library_id: str, face_ids: Collection[UUID]) -> None:
-    """Queue every stored vector of these faces, in one statement whatever their number."""
-    if not face_ids:
+async def queue_faces(
+    tx: Transaction,
+    clock: Clock,
+    library_id: str,
+    face_ids: Collection[UUID],
+    gone: Collection[tuple[UUID, str]] = (),
+) -> None:
+    """Queue every stored vector of these faces, in one statement whatever their number.
+
+    ``gone`` are vectors deleted by this transaction, as (face id, model version): queued along, as a row of the outbox is
+    locked in the order of keys only within a statement, and a relay settles both kinds at once.
+    """
+    if not face_ids and not gone:
         return
-    ordered = (
-        select(
-            bindparam("kind", PointKind.FACE.value),
-            face_embeddings.c.face_id,
-            face_embeddings.c.model_version,
-            face_embeddings.c.library_id,
-            bindparam("queued_at", clock.now(), type_=vector_outbox.c.queued_at.type),
+    named = (
+        func.unnest(
+            literal([face_id for face_id, _ in gone], ARRAY(vector_outbox.c.point_id.type)),
+            literal([version for _, version in gone], ARRAY(vector_outbox.c.model_version.type)),
         )
-        .where(face_embeddings.c.library_id == library_id, face_embeddings.c.face_id == func.any(list(face_ids)))
-        .order_by(face_embeddings.c.face_id, face_embeddings.c.model_version)
+        .table_valued(
+            column("face_id", vector_outbox.c.point_id.type),
+            column("model_version", vector_outbox.c.model_version.type),
+            name="gone",
+        )
+        .render_derived()
     )
+    points = union(
+        select(face_embeddings.c.face_id, face_embeddings.c.model_version).where(
+            face_embeddings.c.library_id == library_id, face_embeddings.c.face_id == func.any(list(face_ids))
+        ),
+        select(named.c.face_id, named.c.model_version),
+    ).subquery("points")
+    ordered = select(
+        bindparam("kind", PointKind.FACE.value),
+        points.c.face_id,
+        points.c.model_version,
+        bindparam("library_id", library_id),
+        bindparam("queued_at", clock.now(), type_=vector_outbox.c.queued_at.type),
+    ).order_by(points.c.face_id, points.c.model_version)
     columns = ["kind", "point_id", "model_version", "library_id", "queued_at"]
     statement = insert(vector_outbox).from_select(columns, ordered)
     await tx.execute(
@@ -161,15 +188,19 @@ async def count_waiting(tx: Transaction, library_id: str | None = None) -> tuple
 
 
 async def count_between(
-    tx: Transaction, kind: PointKind, library_id: str, model_version: str, first: UUID, last: UUID
+    tx: Transaction, kind: PointKind, library_id: str, model_version: str, first: UUID, last: UUID, until: datetime
 ) -> int:
-    """How many of a library's points from ``first`` to ``last``, both included, wait or are being written."""
+    """How many of a library's points from ``first`` to ``last`` wait or are being written, and did ``until`` then already.
+
+    All three included. What others queue afterwards is not counted, however much it is.
+    """
     found: int = await tx.scalar(
         select(func.count())
         .select_from(vector_outbox)
         .where(
             vector_outbox.c.kind == kind.value,
             vector_outbox.c.point_id.between(first, last),
+            vector_outbox.c.queued_at <= until,
             vector_outbox.c.model_version == model_version,
             vector_outbox.c.library_id == library_id,
         )
@@ -181,8 +212,10 @@ async def raise_versions(tx: Transaction, above: int) -> None:
     """See to it that every version drawn from now on is larger than ``above``.
 
     For a PostgreSQL that was set back to a backup, whose sequence stands where it stood then: points written after that
-    would pass for newer than anything the relay writes. Not undone if the transaction is.
+    would pass for newer than anything the relay writes. Not undone if the transaction is. One caller at a time, to the end
+    of its transaction: between the look and the leap of one, another might leap further, and be set back.
     """
+    await tx.execute(select(func.pg_advisory_xact_lock(_VERSIONS_LOCK)))
     reached = await tx.scalar(select(literal_column("last_value")).select_from(text("vector_versions")))
     if reached <= above:
         # The distance is for what others draw between the look and the leap: it must never go back.

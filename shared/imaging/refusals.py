@@ -11,7 +11,9 @@ from typing import NoReturn
 
 from shared.errors import ImageUnreadable, InvalidRequest, Reason, Unavailable
 
-_USERINFO = re.compile(r"(?<=//)[^/@]*@")
+# A password may hold what would make it none in a proper uri: an @, or a slash.
+_USERINFO = re.compile(r"(?<=//)(?:[^/]*@|[^/@]*:(?!\d*/).*@)", re.DOTALL)
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
 _LONGEST_SHOWN = 300
 
 
@@ -54,6 +56,5 @@ def uri_unreadable_now(uri: str, why: str) -> Unavailable:
 
 def show_uri(uri: str) -> str:
     """``uri`` as it may be shown: without user, password, query and fragment, and not at any length."""
-    place, mark, _ = uri.partition("?")
-    shown = _USERINFO.sub("***@", place) + ("?***" if mark else "")
+    shown = _USERINFO.sub("***@", _QUERY.sub(lambda rest: f"{rest[0][0]}***", uri))
     return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.areas.detection.rate import Rate
+from bench.rate import Turn, make_turn
 from services.detection.domain.looking import FaceFinder
 from services.detection.domain.model import OptionOverrides
 from services.detection.inference.engine import FaceEngine
@@ -22,43 +22,38 @@ from shared.telemetry.metrics import Metrics
 IN_FLIGHT_PER_CORE = 4
 
 
-def measure_direct(pack: Path, photos: Sequence[Path], seconds: float) -> Rate:
+class Direct:
     """Photos by their bytes, several in flight, embeddings included."""
-    return asyncio.run(_measure(pack, [path.read_bytes() for path in photos], seconds))
 
-
-async def _measure(pack: Path, photos: Sequence[bytes], seconds: float) -> Rate:
-    settings = Settings(model=ModelSettings(pack=str(pack), provider=Provider.CPU))
-    cores = os.cpu_count() or 1
-    engine = await FaceEngine.load(settings)
-    taken: list[float] = []
-    with ThreadPoolExecutor(cores) as threads:
-        finder = FaceFinder(
-            engine,
+    def __init__(self, pack: Path, photos: Sequence[Path]) -> None:
+        settings = Settings(model=ModelSettings(pack=str(pack), provider=Provider.CPU))
+        self._photos = [path.read_bytes() for path in photos]
+        self._cores = os.cpu_count() or 1
+        self._runner = asyncio.Runner()
+        threads = ThreadPoolExecutor(self._cores)
+        self._finder = FaceFinder(
+            self._runner.run(FaceEngine.load(settings)),
             PhotoReader(threads, settings.images),
             ImageDecoder(threads, settings.images),
-            cores,
+            self._cores,
             settings.detection,
             Metrics(),
         )
+        self._at = 0
 
-        async def look(lane: int, until: float) -> None:
-            at = lane * len(photos) // (IN_FLIGHT_PER_CORE * cores)
-            while (now := time.monotonic()) < until:
-                await finder.find_faces_in_turn(
-                    PhotoSource(content=photos[at % len(photos)]),
-                    OptionOverrides(),
-                    with_embeddings=True,
-                    caller="bench",
-                )
+    def take_turn(self, seconds: float) -> Turn:
+        return self._runner.run(self._look(seconds))
+
+    async def _look(self, seconds: float) -> Turn:
+        taken: list[float] = []
+        begun = time.monotonic()
+
+        async def look() -> None:
+            while (now := time.monotonic()) < begun + seconds:
+                photo = PhotoSource(content=self._photos[self._at % len(self._photos)])
+                self._at += 1
+                await self._finder.find_faces_in_turn(photo, OptionOverrides(), with_embeddings=True, caller="bench")
                 taken.append(time.monotonic() - now)
-                at += 1
 
-        for warming in (True, False):
-            taken.clear()
-            begun = time.monotonic()
-            until = begun + (1.0 if warming else seconds)
-            await asyncio.gather(*(look(lane, until) for lane in range(IN_FLIGHT_PER_CORE * cores)))
-            spent = time.monotonic() - begun
-    await engine.close()
-    return Rate.of(taken, spent)
+        await asyncio.gather(*(look() for _ in range(IN_FLIGHT_PER_CORE * self._cores)))
+        return make_turn(taken, time.monotonic() - begun)

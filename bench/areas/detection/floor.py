@@ -9,9 +9,9 @@ PRelu-free one and its batch the better of one face and one photo's faces, so th
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from bench.rate import Turn
 from services.detection.inference.alignment import align_face, template_for
 from services.detection.inference.detector import Detector
 from services.detection.inference.packs import ModelPack, load_pack, read_graph
@@ -55,37 +56,42 @@ class Bare:
             self.recogniser.run(None, {name: crop})
 
 
-def measure_floor(pack_folder: Path, photos: Sequence[Path], seconds: float) -> float:
-    """Photos per second no detector can exceed here."""
-    cv2.setNumThreads(1)
-    pack = load_pack(ModelSettings(pack=str(pack_folder)))
-    graph = read_graph(pack.recogniser.path)
-    bare = Bare(
-        open_session(read_graph(pack.detector.path), Provider.CPU),
-        open_session(replace_prelu(graph)[0], Provider.CPU),
-    )
-    prepared = [_prepare(pack, bare, path.read_bytes()) for path in photos]
-    ways = [_cpu_per_photo(bare, prepared, seconds / 2, batched=batched) for batched in (False, True)]
-    return (os.cpu_count() or 1) / min(ways)
+class Floor:
+    """A contender that nobody can beat."""
 
+    def __init__(self, pack_folder: Path, photos: Sequence[Path]) -> None:
+        cv2.setNumThreads(1)
+        pack = load_pack(ModelSettings(pack=str(pack_folder)))
+        self._bare = Bare(
+            open_session(read_graph(pack.detector.path), Provider.CPU),
+            open_session(replace_prelu(read_graph(pack.recogniser.path))[0], Provider.CPU),
+        )
+        self._photos = [_prepare(pack, self._bare, path.read_bytes()) for path in photos]
+        self._cores = os.cpu_count() or 1
+        self._at = 0
+        singly, batched = (self._spend(1.0, batched=batched) for batched in (False, True))
+        self._batched = batched < singly
 
-def _cpu_per_photo(bare: Bare, photos: Sequence[Prepared], seconds: float, *, batched: bool) -> float:
-    spent: list[tuple[float, int]] = []
+    def take_turn(self, seconds: float) -> Turn:
+        """Photos per second no detector can exceed here and now."""
+        return Turn(self._cores / self._spend(seconds, batched=self._batched))
 
-    def loop(first: int) -> None:
-        begun, until, done = time.thread_time(), time.monotonic() + seconds, 0
-        while time.monotonic() < until:
-            bare.look(photos[(first + done) % len(photos)], batched=batched)
-            done += 1
-        spent.append((time.thread_time() - begun, done))
+    def _spend(self, seconds: float, *, batched: bool) -> float:
+        """CPU seconds per photo with every core at it."""
+        spent: list[tuple[float, int]] = []
 
-    cores = os.cpu_count() or 1
-    threads = [threading.Thread(target=loop, args=(core * len(photos) // cores,)) for core in range(cores)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(cpu for cpu, _ in spent) / sum(done for _, done in spent)
+        def loop(lane: int) -> None:
+            begun, until, done = time.thread_time(), time.monotonic() + seconds, 0
+            first = self._at + lane * len(self._photos) // self._cores
+            while time.monotonic() < until:
+                self._bare.look(self._photos[(first + done) % len(self._photos)], batched=batched)
+                done += 1
+            spent.append((time.thread_time() - begun, done))
+
+        with ThreadPoolExecutor(self._cores) as threads:
+            list(threads.map(loop, range(self._cores)))
+        self._at += max(done for _, done in spent)
+        return sum(cpu for cpu, _ in spent) / sum(done for _, done in spent)
 
 
 def _prepare(pack: ModelPack, bare: Bare, data: bytes) -> Prepared:

@@ -9,22 +9,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from insightface.app import FaceAnalysis
 
-from bench.areas.detection.rate import Rate
+from bench.rate import Turn, make_turn
 
 START_TIMEOUT_S = 60.0
-MB = 1 << 20
 
 
 @contextmanager
@@ -42,17 +40,24 @@ def open_face_analysis(pack: Path) -> Iterator[Any]:
         yield app
 
 
-def measure_face_analysis(pack: Path, photos: Sequence[Path], seconds: float) -> Rate:
+class FaceAnalysisLoop:
     """A plain loop: decode, ``FaceAnalysis.get``, next."""
-    data = [np.frombuffer(path.read_bytes(), np.uint8) for path in photos]
-    with open_face_analysis(pack) as app:
-        app.get(cv2.imdecode(data[0], cv2.IMREAD_COLOR))
+
+    def __init__(self, pack: Path, photos: Sequence[Path]) -> None:
+        self._photos = [np.frombuffer(path.read_bytes(), np.uint8) for path in photos]
+        self._stack = ExitStack()
+        self._app = self._stack.enter_context(open_face_analysis(pack))
+        self._app.get(cv2.imdecode(self._photos[0], cv2.IMREAD_COLOR))
+        self._at = 0
+
+    def take_turn(self, seconds: float) -> Turn:
         taken: list[float] = []
         begun = time.monotonic()
         while (now := time.monotonic()) < begun + seconds:
-            app.get(cv2.imdecode(data[len(taken) % len(data)], cv2.IMREAD_COLOR))
+            self._app.get(cv2.imdecode(self._photos[self._at % len(self._photos)], cv2.IMREAD_COLOR))
             taken.append(time.monotonic() - now)
-    return Rate.of(taken, time.monotonic() - begun)
+            self._at += 1
+        return make_turn(taken, time.monotonic() - begun)
 
 
 def serve_http(pack: Path, port: int) -> None:
@@ -71,40 +76,43 @@ def serve_http(pack: Path, port: int) -> None:
             faces = await run_in_threadpool(lambda: analysis.get(cv2.imdecode(data, cv2.IMREAD_COLOR)))
             return [{"box": face.bbox.tolist(), "embedding": face.normed_embedding.tolist()} for face in faces]
 
-        uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+        # Its clients are silent while others have their turn.
+        uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", timeout_keep_alive=3600)
 
 
-def measure_http(pack: Path, photos: Sequence[Path], clients: int, seconds: float) -> tuple[Rate, float]:
-    """``clients`` threads that post photos one after the other; also the server's resident MB."""
-    with _running(pack) as (port, process):
-        rate = ask_http(port, [path.read_bytes() for path in photos], clients, seconds)
-        return rate, psutil.Process(process.pid).memory_info().rss / MB
+class HttpClients:
+    """Clients that post photos one after the other, each over a connection of its own."""
 
+    def __init__(self, port: int, photos: Sequence[Path], clients: int) -> None:
+        self._photos = [path.read_bytes() for path in photos]
+        self._connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(clients)]
+        self._at = 0
 
-def ask_http(port: int, photos: Sequence[bytes], clients: int, seconds: float) -> Rate:
-    """Post photos for ``seconds``."""
-    taken: list[float] = []
-    begun = time.monotonic()
+    def take_turn(self, seconds: float) -> Turn:
+        taken: list[float] = []
+        begun = time.monotonic()
 
-    def client(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        at = number * len(photos) // clients
-        while (now := time.monotonic()) < begun + seconds:
-            connection.request("POST", "/detect", body=photos[at % len(photos)])
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != 200:
-                raise RuntimeError(f"the HTTP peer answered {answer.status}")
-            taken.append(time.monotonic() - now)
-            at += 1
+        def ask(number: int) -> None:
+            connection = self._connections[number]
+            at = self._at + number * len(self._photos) // len(self._connections)
+            while (now := time.monotonic()) < begun + seconds:
+                connection.request("POST", "/detect", body=self._photos[at % len(self._photos)])
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status != 200:
+                    raise RuntimeError(f"the HTTP peer answered {answer.status}")
+                taken.append(time.monotonic() - now)
+                at += 1
 
-    with ThreadPoolExecutor(clients) as threads:
-        list(threads.map(client, range(clients)))
-    return Rate.of(taken, time.monotonic() - begun)
+        with ThreadPoolExecutor(len(self._connections)) as threads:
+            list(threads.map(ask, range(len(self._connections))))
+        self._at += len(taken) // len(self._connections)
+        return make_turn(taken, time.monotonic() - begun)
 
 
 @contextmanager
-def _running(pack: Path) -> Iterator[tuple[int, Any]]:
+def running_http(pack: Path) -> Iterator[tuple[int, int]]:
+    """The peer as a process: its port and its pid."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -112,7 +120,7 @@ def _running(pack: Path) -> Iterator[tuple[int, Any]]:
     process.start()
     try:
         _await_http(port, process)
-        yield port, process
+        yield port, process.pid or 0
     finally:
         process.terminate()
         process.join()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.areas.detection.rate import Rate
+from bench.rate import Turn, make_turn
 from deploy.local.stack import RunningStack
 from kith.common.v1 import types_pb2
 from kith.detection.v1 import (
@@ -32,42 +32,43 @@ BATCH = 500
 QUIET_POLL_S = 0.05
 
 
-def ask_grpc(target: str, photos: Sequence[Path], clients: int, seconds: float) -> Rate:
-    """``clients`` that send photos' bytes one after the other, embeddings included; each has a channel of its own."""
-    return asyncio.run(_ask(target, [path.read_bytes() for path in photos], clients, seconds))
+class GrpcClients:
+    """Clients that send photos' bytes one after the other, embeddings included; each has a channel of its own."""
 
+    def __init__(self, target: str, photos: Sequence[Path], clients: int) -> None:
+        self._photos = [path.read_bytes() for path in photos]
+        self._runner = asyncio.Runner()
+        self._stubs = self._runner.run(_open_stubs(target, clients))
+        self._at = 0
 
-async def _ask(target: str, photos: Sequence[bytes], clients: int, seconds: float) -> Rate:
-    taken: list[float] = []
+    def take_turn(self, seconds: float) -> Turn:
+        return self._runner.run(self._ask(seconds))
 
-    async def client(number: int, until: float) -> None:
-        async with open_channel(target, RpcSettings()) as channel:
-            stub = detection_pb2_grpc.DetectionServiceStub(channel)
-            at = number * len(photos) // clients
-            while (now := time.monotonic()) < until:
-                image = types_pb2.Image(content=photos[at % len(photos)])
+    async def _ask(self, seconds: float) -> Turn:
+        taken: list[float] = []
+        begun = time.monotonic()
+
+        async def ask(stub: Any) -> None:
+            while (now := time.monotonic()) < begun + seconds:
+                image = types_pb2.Image(content=self._photos[self._at % len(self._photos)])
+                self._at += 1
                 await stub.DetectFaces(detection_pb2.DetectFacesRequest(image=image, include_embeddings=True))
                 taken.append(time.monotonic() - now)
-                at += 1
 
-    begun = time.monotonic()
-    for warming in (True, False):
-        taken.clear()
-        begun = time.monotonic()
-        until = begun + (1.0 if warming else seconds)
-        await asyncio.gather(*(client(number, until) for number in range(clients)))
-    return Rate.of(taken, time.monotonic() - begun)
+        await asyncio.gather(*(ask(stub) for stub in self._stubs))
+        return make_turn(taken, time.monotonic() - begun)
 
 
-def run_session(target: str, photos: Sequence[Path], count: int) -> Rate:
-    """A session over ``count`` registrations of ``photos``, timed from its creation until the outbox is empty.
+async def _open_stubs(target: str, clients: int) -> list[Any]:
+    return [detection_pb2_grpc.DetectionServiceStub(open_channel(target, RpcSettings())) for _ in range(clients)]
 
-    Percentiles are of nothing here: a session has no time per photo, and answers its mean.
-    """
+
+def run_session(target: str, photos: Sequence[Path], count: int) -> Turn:
+    """A session over ``count`` registrations of ``photos``, timed from its creation until the outbox is empty."""
     return asyncio.run(_run_session(target, photos, count))
 
 
-async def _run_session(target: str, photos: Sequence[Path], count: int) -> Rate:
+async def _run_session(target: str, photos: Sequence[Path], count: int) -> Turn:
     run = uuid.uuid4().hex[:8]
     async with open_channel(target, RpcSettings()) as channel:
         await _register(channel, photos, count, run)
@@ -81,9 +82,9 @@ async def _run_session(target: str, photos: Sequence[Path], count: int) -> Rate:
         )
         await _await_end(channel, answer.session.job.id, count)
         await _await_quiet(channel)
+        # A session tells no time per photo; what it takes of the whole is their mean.
         seconds = time.monotonic() - begun
-    mean_ms = 1000 * seconds / count
-    return Rate(count, seconds, mean_ms, mean_ms)
+    return Turn(count / seconds, [seconds / count])
 
 
 async def _register(channel: Any, photos: Sequence[Path], count: int, run: str) -> None:
@@ -115,7 +116,7 @@ async def _await_quiet(channel: Any) -> None:
         await asyncio.sleep(QUIET_POLL_S)
 
 
-def read_peak_mb(stack: RunningStack, process: str) -> float:
+def read_stack_peak_mb(stack: RunningStack, process: str) -> float:
     """Peak resident MB of one process of the stack so far."""
     peaks: dict[str, float] = json.loads(stack.directory.peak_rss.read_text(encoding="utf-8"))
     return peaks[process]

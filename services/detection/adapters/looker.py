@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Final, TypeVar
+from uuid import UUID
 
 import grpc.aio
 
@@ -14,14 +16,23 @@ from kith.detection.v1 import detection_pb2 as pb
 from kith.detection.v1 import detection_pb2_grpc
 from services.detection.convert.looks import from_model_info, from_reply, to_options
 from services.detection.convert.migrations import from_measured, to_given_faces
-from services.detection.domain.migration import PhotoFaces, PhotoMeasure
+from services.detection.domain.migration import (
+    PhotoByFace,
+    PhotoFaces,
+    PhotoMeasure,
+    PhotoMeasured,
+    PhotoUnmeasured,
+)
 from services.detection.domain.model import OptionOverrides, PackDescription, PendingPhoto, PhotoLook
 from services.detection.domain.ports import DetectorBroke
-from shared.errors import KithError, Overloaded, Reason, Unavailable
+from shared.errors import DeadlineTooShort, KithError, Overloaded, Reason, Unavailable
 from shared.rpc.channel import translate_errors
 
 Photo = TypeVar("Photo", PendingPhoto, PhotoFaces)
-Answer = TypeVar("Answer", PhotoLook, PhotoMeasure)
+Answer = TypeVar("Answer", PhotoLook, PhotoMeasured | PhotoUnmeasured)
+
+ANSWER_S: Final = 5.0
+"""A server answers from memory what it runs: one that takes longer hangs."""
 
 _SERVICE: Final = "detection"
 # The server's trouble, not the photo's: another try, later or elsewhere, will help.
@@ -33,12 +44,20 @@ _PASSING: Final = frozenset(
 class GrpcLooker:
     """:class:`PhotoLooker` and :class:`FaceMeasurer` over a channel to the detection service."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, answer_s: float = ANSWER_S) -> None:
+        """``answer_s`` is how long the service may take to say what it runs."""
         self._stub = detection_pb2_grpc.DetectionServiceStub(channel)
+        self._answer_s = answer_s
 
     async def describe_pack(self, library_id: str) -> PackDescription:
-        async with translate_errors(_SERVICE):
-            answer = await self._stub.GetModelInfo(pb.GetModelInfoRequest(library_id=library_id))
+        """As :meth:`PhotoLooker.describe_pack`. A service that does not answer in time is away: :class:`Unavailable`."""
+        try:
+            async with translate_errors(_SERVICE):
+                request = pb.GetModelInfoRequest(library_id=library_id)
+                answer = await self._stub.GetModelInfo(request, timeout=self._answer_s)
+        except DeadlineTooShort as error:
+            message = f"the detection service did not say within {self._answer_s:g} s what model it runs"
+            raise Unavailable(message, reason=Reason.SERVICE_UNAVAILABLE) from error
         return from_model_info(answer.model)
 
     def look_at(
@@ -54,9 +73,41 @@ class GrpcLooker:
 
         return self._exchange(library_id, photos, ask, read, alone=alone)
 
-    def measure(
+    async def measure(
         self, library_id: str, photos: Sequence[PhotoFaces], *, alone: bool = False
     ) -> AsyncGenerator[PhotoMeasure, None]:
+        refused: list[PhotoFaces] = []
+        async with aclosing(self._measure(library_id, photos, alone=alone)) as measures:
+            async for measure in measures:
+                if _is_wrong(measure) and len(measure.photo.faces) > 1:
+                    refused.append(measure.photo)
+                else:
+                    yield measure
+        if not refused:
+            return
+        # One face that cannot be asked for is no reason to leave out the others of its photo.
+        async with aclosing(self._measure_by_face(library_id, refused, alone=alone)) as by_face:
+            async for answers in by_face:
+                yield answers
+
+    async def _measure_by_face(
+        self, library_id: str, photos: Sequence[PhotoFaces], *, alone: bool
+    ) -> AsyncGenerator[PhotoByFace, None]:
+        """Ask for the faces of some photos one by one; each photo comes once all of its faces are answered."""
+        wholes: dict[UUID, tuple[PhotoFaces, list[PhotoMeasured | PhotoUnmeasured]]] = {}
+        for photo in photos:
+            wholes |= dict.fromkeys((face.face_id for face in photo.faces), (photo, []))
+        singles = [replace(photo, faces=(face,)) for photo in photos for face in photo.faces]
+        async with aclosing(self._measure(library_id, singles, alone=alone)) as measures:
+            async for measure in measures:
+                photo, answers = wholes[measure.photo.faces[0].face_id]
+                answers.append(measure)
+                if len(answers) == len(photo.faces):
+                    yield PhotoByFace(photo, answers)
+
+    def _measure(
+        self, library_id: str, photos: Sequence[PhotoFaces], *, alone: bool
+    ) -> AsyncGenerator[PhotoMeasured | PhotoUnmeasured, None]:
         def ask(request: pb.DetectStreamRequest, photo: PhotoFaces) -> None:
             request.given_faces.extend(to_given_faces(photo))
 
@@ -157,6 +208,11 @@ async def _naming_suspects(in_hand: Mapping[int, PendingPhoto | PhotoFaces]) -> 
         if in_hand and error.reason is Reason.SERVICE_UNAVAILABLE:
             raise DetectorBroke([photo.asset_id for photo in in_hand.values()]) from error
         raise
+
+
+def _is_wrong(measure: PhotoMeasured | PhotoUnmeasured) -> bool:
+    """Whether what was asked is wrong, by what is stored of a face: not the photo, nor the server."""
+    return isinstance(measure, PhotoUnmeasured) and measure.reason == Reason.INVALID_FIELD
 
 
 def _refuse_passing(failure: types_pb2.ItemFailure) -> None:

@@ -1,12 +1,14 @@
 """The detection services as the worker chooses among them: each may run another model, and a library is looked at by its own.
 
-They are asked each time, one after the other, which costs a call or two for some hundred photos: so a library that is cut over
-is looked at by its new servers with the very next slice, and nothing has to be restarted.
+They are asked each time, all at once, which costs a call or two for some hundred photos: so a library that is cut over is
+looked at by its new servers with the very next slice, and nothing has to be restarted. The first that runs the model is taken,
+so servers of another model hold nobody up, away, full or hanging.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +18,7 @@ from services.detection.domain.model import OptionOverrides, PackDescription, Pe
 from services.detection.repository.models import find_active_version
 from shared.config import Settings
 from shared.db.engine import Database
-from shared.errors import PreconditionFailed, Reason, Unavailable
+from shared.errors import Overloaded, PreconditionFailed, Reason, Unavailable
 from shared.rpc.channel import open_channel
 
 _THIS_SERVER: Final = "this server"
@@ -54,18 +56,25 @@ class Fleets:
 
     async def _find(self, library_id: str, model_version: str) -> tuple[GrpcLooker, PackDescription]:
         running = {} if self._own is None else {_THIS_SERVER: self._own.model_version}
-        away: Unavailable | None = None
-        for fleet in self._fleets:
-            try:
-                pack = await fleet.looker.describe_pack(library_id)
-            except Unavailable as error:
-                away = error
-                continue
-            if pack.model_version == model_version:
-                return fleet.looker, pack
-            running[fleet.address] = pack.model_version
+        away: Unavailable | Overloaded | None = None
+        asked = {asyncio.create_task(fleet.looker.describe_pack(library_id)): fleet for fleet in self._fleets}
+        waiting = set(asked)
+        try:
+            while waiting:
+                answered, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in answered:
+                    try:
+                        pack = task.result()
+                    except (Unavailable, Overloaded) as error:
+                        away = error
+                        continue
+                    if pack.model_version == model_version:
+                        return asked[task].looker, pack
+        finally:
+            await _end(asked)
         if away is not None:
             raise away
+        running |= {fleet.address: task.result().model_version for task, fleet in asked.items()}
         raise _nobody_runs(model_version, running)
 
 
@@ -102,6 +111,13 @@ def open_fleets(settings: Settings, stack: AsyncExitStack, own: PackDescription 
         stack.push_async_callback(channel.close)
         fleets.append(Fleet(address, GrpcLooker(channel)))
     return Fleets(fleets, own)
+
+
+async def _end(tasks: Collection[asyncio.Task[PackDescription]]) -> None:
+    """Cancel those that have not ended, and wait until they have."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _nobody_runs(model_version: str, running: dict[str, str]) -> PreconditionFailed:

@@ -13,6 +13,7 @@ from kith.detection.v1 import faces_pb2 as pb
 from services.detection.convert.assets import to_failure
 from services.detection.convert.geometry import POINTS, from_landmarks
 from services.detection.domain.importing import ImportedFaces, ImportTally, estimate_missing
+from services.detection.inference.faces import MIN_GIVEN_PX
 from shared.errors import InvalidRequest, Reason
 from shared.faces.embeddings import encode_embeddings, normalise_each
 from shared.ids import parse_asset_id
@@ -20,6 +21,7 @@ from shared.jobs.model import ItemFailure
 
 MAX_FACES: Final = 500
 MAX_PIXELS: Final = 1_000_000
+MAX_NAME: Final = 128
 
 
 @dataclass(slots=True)
@@ -37,13 +39,17 @@ class _Rows:
 def from_import(message: pb.ImportFacesRequest, number: int, dimension: int) -> tuple[ImportedFaces, list[ItemFailure]]:
     """The faces of message ``number`` of a stream (from 0), and those that cannot be stored.
 
-    A face is named by its external id, or else by ``number.index``. Blocks for some ten microseconds a face.
+    A face is named by its external id, or else by ``number.index``, as is one that fails because its id is too long. Blocks
+    for some ten microseconds a face.
     """
     rows = _Rows()
     failures: list[ItemFailure] = []
     for index, face in enumerate(message.faces):
-        name = face.external_id or f"{number}.{index}"
+        name = f"{number}.{index}"
         try:
+            if len(face.external_id) > MAX_NAME:
+                raise InvalidRequest(f"external_id must be at most {MAX_NAME} characters")
+            name = face.external_id or name
             _add_face(rows, face, name, dimension)
         except InvalidRequest as error:
             failures.append(ItemFailure(name, error.reason.value, error.message))
@@ -87,8 +93,14 @@ def check_size(message: pb.ImportFacesRequest) -> None:
 def _add_face(rows: _Rows, face: pb.ImportedFace, name: str, dimension: int) -> None:
     asset_id = parse_asset_id(face.asset_id)
     box = (face.box.x, face.box.y, face.box.width, face.box.height)
-    if not (0 < box[2] < MAX_PIXELS and 0 < box[3] < MAX_PIXELS and abs(box[0]) < MAX_PIXELS > abs(box[1])):
-        raise InvalidRequest(f"box must be finite, with sides above 0, within {MAX_PIXELS} pixels")
+    # As wherever a place is given: a migration to another model measures the face there.
+    near = all(abs(place) < MAX_PIXELS for place in box[:2])
+    if not near or not all(MIN_GIVEN_PX <= side < MAX_PIXELS for side in box[2:]):
+        raise InvalidRequest(
+            f"box must be finite, at least {MIN_GIVEN_PX} pixels wide and high, and within {MAX_PIXELS} pixels"
+        )
+    if min(box[0] + box[2] / 2, box[1] + box[3] / 2) < 0:
+        raise InvalidRequest("the centre of box must not be negative")
     if not 0 <= face.confidence <= 1:
         raise InvalidRequest("confidence must be 0..1")
     if len(face.embedding) != dimension:

@@ -13,7 +13,6 @@ from services.detection.domain.migration import (
     FaceVector,
     Migration,
     PhotoFaces,
-    PhotoMeasure,
     PhotoMeasured,
     PhotoUnmeasured,
     PlacedBox,
@@ -76,7 +75,7 @@ def to_given_faces(photo: PhotoFaces) -> list[detection_pb2.GivenFace]:
     return [_to_given_face(face) for face in photo.faces]
 
 
-def from_measured(reply: detection_pb2.DetectStreamResponse, photo: PhotoFaces) -> PhotoMeasure:
+def from_measured(reply: detection_pb2.DetectStreamResponse, photo: PhotoFaces) -> PhotoMeasured | PhotoUnmeasured:
     """What became of a photo's given faces, as the stream tells it."""
     if reply.WhichOneof("outcome") == "failure":
         return PhotoUnmeasured(photo, reply.failure.reason, reply.failure.message)

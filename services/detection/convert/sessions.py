@@ -12,7 +12,7 @@ from services.detection.convert.times import from_range
 from services.detection.domain.model import AssetDetection, PhotoOutcome, Session, SessionPhoto
 from services.detection.domain.sessions import AssetFilter, CreateSession
 from shared.errors import FieldViolation, InvalidRequest
-from shared.ids import parse_asset_id, parse_library_id
+from shared.ids import MAX_ASSET_ID, parse_asset_id, parse_library_id
 from shared.jobs.convert import to_job, to_timestamp
 from shared.rpc.enums import from_enum
 
@@ -92,5 +92,11 @@ def _from_filter(message: pb.AssetFilter) -> AssetFilter:
     return AssetFilter(
         detections=tuple(state for asked, state in wanted if asked),
         captured=from_range(message.captured, "filter.captured"),
-        id_prefix=message.id_prefix,
+        id_prefix=_parse_prefix(message.id_prefix, "filter.id_prefix"),
     )
+
+
+def _parse_prefix(value: str, field: str) -> str:
+    if len(value) > MAX_ASSET_ID or not value.isprintable():
+        raise InvalidRequest(f"{field} must be at most {MAX_ASSET_ID} printable characters", field=field)
+    return value

@@ -13,12 +13,11 @@ from services.detection.convert.geometry import from_box, from_landmarks, to_box
 from services.detection.convert.times import to_captured
 from services.detection.domain.looking import Sight
 from services.detection.domain.measured import read_captured, to_figures
-from services.detection.inference.faces import DetectedFace, GivenFace
+from services.detection.inference.faces import MIN_GIVEN_PX, DetectedFace, GivenFace
 from shared.errors import FieldViolation, InvalidRequest, KithError
 from shared.imaging.source import PhotoSource
 
 MAX_GIVEN: Final = 500
-MIN_GIVEN_PX: Final = 8
 # Far beyond any photo; what lies further away is a mistake, and would overflow the arithmetic of pixels.
 _LARGEST_PX: Final = 1e6
 

@@ -25,7 +25,7 @@ from services.detection.domain.model import (
 )
 from services.detection.domain.refreshing import refresh_people_on
 from services.detection.domain.searching import Looking
-from services.detection.inference.faces import GivenFace
+from services.detection.inference.faces import MIN_GIVEN_PX, GivenFace
 from services.detection.repository.assets import get_asset, lock_captured_times
 from services.detection.repository.faces import get_face
 from services.detection.repository.found import insert_faces, lock_known_faces, write_embeddings, write_photos
@@ -37,7 +37,6 @@ from shared.errors import AlreadyExists, Contention, InvalidRequest, NotFound
 from shared.faces.boxes import Box, iou_matrix
 from shared.imaging.source import PhotoSource
 
-MIN_BOX_PX = 8
 _BOX = "box"
 # A box travels as float32, which moves its far edges by less than this, in pixels.
 _ROUNDING_PX = 0.01
@@ -140,8 +139,8 @@ def _check_box(box: Box) -> None:
     numbers = (box.x, box.y, box.width, box.height)
     if not all(math.isfinite(number) for number in numbers):
         raise InvalidRequest("box must hold finite numbers", field=_BOX)
-    if min(box.width, box.height) < MIN_BOX_PX:
-        raise InvalidRequest(f"box must be at least {MIN_BOX_PX} pixels wide and high", field=_BOX)
+    if min(box.width, box.height) < MIN_GIVEN_PX:
+        raise InvalidRequest(f"box must be at least {MIN_GIVEN_PX} pixels wide and high", field=_BOX)
 
 
 def _check_inside(box: Box, width: int, height: int) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from services.detection.domain.model import DetectionDeps, PhotoFailed
 from services.detection.domain.storing import store_looks
+from services.detection.repository.assets import lock_captured_times
 from services.detection.repository.session_photos import add_breaks
 from shared.db.engine import Transaction
 from shared.errors import Reason
@@ -29,6 +30,8 @@ async def note_break(
 
     ``alone``: the photo was on trial. Answers what that adds to the job's progress.
     """
+    # Photos before the session's rows of them, as where looks are stored.
+    await lock_captured_times(tx, library_id, in_hand)
     breaks = await add_breaks(tx, session_id, in_hand, alone=alone)
     # The first break is the suspicion; only those after it happened on trial.
     causes = [asset_id for asset_id, count in breaks.items() if count > TRIALS]

@@ -46,12 +46,14 @@ async def map_windowed(
         interrupting = asyncio.ensure_future(interruption())
         try:
             async with asyncio.TaskGroup() as working:
-                taking = working.create_task(take_items(working))
-                await asyncio.wait((taking, interrupting), return_when=asyncio.FIRST_COMPLETED)
-                interrupted = not taking.done()
-                taking.cancel()
-            if interrupted:
-                await interrupting
+                # Not of the group: what goes wrong in it must not take the work in hand with it.
+                taking = asyncio.create_task(take_items(working))
+                try:
+                    await asyncio.wait((taking, interrupting), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    interrupted = not taking.done()
+                    taking.cancel()
+            await (interrupting if interrupted else taking)
         finally:
             await _end(interrupting)
             done.put_nowait(None)

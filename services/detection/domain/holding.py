@@ -34,11 +34,13 @@ class ByteRoom:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back(wanted)
-            else:
-                self._line.remove((wanted, turn))
+            if turn.cancelled():
+                # Whoever let others in meanwhile may have taken us out of the line.
+                if (wanted, turn) in self._line:
+                    self._line.remove((wanted, turn))
                 self._let_in()
+            else:
+                self.give_back(wanted)
             raise
         return wanted
 
@@ -50,5 +52,7 @@ class ByteRoom:
     def _let_in(self) -> None:
         while self._line and self._held + self._line[0][0] <= self._limit:
             wanted, turn = self._line.popleft()
-            self._held += wanted
-            turn.set_result(None)
+            # A waiter that is cancelled leaves the line only when its task has its turn, which may be after this.
+            if not turn.cancelled():
+                self._held += wanted
+                turn.set_result(None)

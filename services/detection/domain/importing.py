@@ -8,7 +8,7 @@ stays NEVER, so that a backfill still finds the faces that the other system miss
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
@@ -18,16 +18,21 @@ from numpy.typing import NDArray
 
 from services.detection.domain.model import DetectionDeps, PackDescription
 from services.detection.inference.given import estimate_landmarks
-from services.detection.repository.found import lock_photos
 from services.detection.repository.importing import (
     StoredPlace,
     add_embeddings,
     add_face_counts,
     copy_faces,
     lock_places,
+    lock_sizes,
     replace_embeddings,
 )
-from services.detection.repository.models import activate_first_model, find_active_version, list_versions
+from services.detection.repository.models import (
+    activate_first_model,
+    find_active_version,
+    hold_versions,
+    list_versions,
+)
 from shared.config import QualitySettings
 from shared.db.engine import Transaction
 from shared.db.outbox import queue_faces
@@ -106,24 +111,31 @@ class ImportPlan:
     matched: int
 
 
-async def refuse_unknown_model(tx: Transaction, library_id: str, model_version: str) -> None:
+async def refuse_unknown_model(tx: Transaction, library_id: str, model_version: str) -> bool:
     """Raise :class:`PreconditionFailed` with MODEL_MISMATCH if the library has a model, but not this one.
 
-    A model on the way in or out is known as well: vectors of two models never share a collection.
+    A model on the way in or out is known as well: vectors of two models never share a collection. Answers whether the faces
+    are to be searched by this one: it is the active model, or will be the library's first.
     """
     active = await find_active_version(tx, library_id)
-    if active is not None and model_version not in await list_versions(tx, library_id):
-        raise PreconditionFailed(
-            f"the library's model is '{active}', the faces are of '{model_version}'",
-            reason=Reason.MODEL_MISMATCH,
-            metadata={"expected": active, "actual": model_version},
-        )
+    if active is not None:
+        _refuse_unless_known(active, await list_versions(tx, library_id), model_version)
+    return active in (None, model_version)
 
 
-async def agree_on_imported(tx: Transaction, deps: DetectionDeps, library_id: str, model: PackDescription) -> None:
-    """Make ``model`` the library's if it has none. Raises as :func:`refuse_unknown_model`."""
+async def hold_imported_model(
+    tx: Transaction, deps: DetectionDeps, library_id: str, model: PackDescription, *, searched: bool
+) -> None:
+    """Make ``model`` the library's if it has none, and see to it that the library's models stay until the transaction ends.
+
+    As for faces that are detected (:func:`hold_model`): those stored uncommitted while the library is cut over would be counted
+    by nobody, and be found by no search. Raises :class:`PreconditionFailed` with MODEL_MISMATCH for an unknown model, and if
+    the faces were to be ``searched`` by this one and the library was cut over since. To be called with photos locked, faces
+    not yet.
+    """
     await activate_first_model(tx, deps.clock, library_id, model)
-    await refuse_unknown_model(tx, library_id, model.model_version)
+    active, known = await hold_versions(tx, library_id)
+    _refuse_unless_known(active, {active} if searched else known, model.model_version)
 
 
 async def store_imported(
@@ -131,20 +143,25 @@ async def store_imported(
     deps: DetectionDeps,
     quality: QualitySettings,
     library_id: str,
-    model_version: str,
+    model: PackDescription,
     faces: ImportedFaces,
+    *,
+    searched: bool = True,
 ) -> ImportTally:
     """Store one message of an import; a fixed number of statements, whatever the number of faces.
 
-    Faces of photos that are not registered fail with RESOURCE_NOT_FOUND. Locks photos, then faces, each in order of id.
+    Faces of photos that are not registered fail with RESOURCE_NOT_FOUND, those whose centre lies outside a photo of known size
+    with INVALID_FIELD; a message of nothing else does not decide on the library's model. Locks photos, models, then faces,
+    each in order of id; raises as :func:`hold_imported_model`.
     """
+    model_version = model.model_version
+    sizes = await lock_sizes(tx, library_id, list(set(faces.asset_ids)))
     tally = ImportTally()
-    present = await lock_photos(tx, library_id, list(set(faces.asset_ids)))
-    if len(present) < len(set(faces.asset_ids)):
-        here = np.array([asset_id in present for asset_id in faces.asset_ids], np.bool_)
-        tally.fail([_not_registered(faces, row) for row in np.flatnonzero(~here).tolist()])
-        faces = faces.take(np.flatnonzero(here))
-    stored = await lock_places(tx, library_id, sorted(present))
+    faces = _leave_out_misplaced(faces, sizes, tally)
+    if not faces.names:
+        return tally
+    await hold_imported_model(tx, deps, library_id, model, searched=searched)
+    stored = await lock_places(tx, library_id, sorted(set(faces.asset_ids)))
     plan = plan_import(faces, stored, deps.settings.redetect_iou)
     new_ids = await _create(tx, deps, quality, library_id, model_version, faces.take(plan.new))
     known = faces.take(plan.known)
@@ -236,7 +253,32 @@ def _without_repeats(left: Sequence[int], taken: Sequence[int], close: NDArray[n
     return kept
 
 
-def _not_registered(faces: ImportedFaces, row: int) -> ItemFailure:
-    return ItemFailure(
-        faces.names[row], Reason.RESOURCE_NOT_FOUND.value, f"asset '{faces.asset_ids[row]}' is not registered"
-    )
+def _leave_out_misplaced(
+    faces: ImportedFaces, sizes: Mapping[str, tuple[int, int]], tally: ImportTally
+) -> ImportedFaces:
+    """The faces that lie on one of these photos, the others counted as failed."""
+    failures = [_find_misplaced(faces, row, sizes) for row in range(len(faces.names))]
+    tally.fail([failure for failure in failures if failure])
+    kept = np.array([failure is None for failure in failures], np.bool_)
+    return faces if kept.all() else faces.take(np.flatnonzero(kept))
+
+
+def _find_misplaced(faces: ImportedFaces, row: int, sizes: Mapping[str, tuple[int, int]]) -> ItemFailure | None:
+    name, asset_id = faces.names[row], faces.asset_ids[row]
+    if asset_id not in sizes:
+        return ItemFailure(name, Reason.RESOURCE_NOT_FOUND.value, f"asset '{asset_id}' is not registered")
+    width, height = sizes[asset_id]
+    x, y, box_width, box_height = faces.boxes[row].tolist()
+    if width and (x + box_width / 2 >= width or y + box_height / 2 >= height):
+        message = f"the centre of box lies outside the photo of {width} x {height} pixels"
+        return ItemFailure(name, Reason.INVALID_FIELD.value, message)
+    return None
+
+
+def _refuse_unless_known(active: str | None, known: Collection[str | None], model_version: str) -> None:
+    if model_version not in known:
+        raise PreconditionFailed(
+            f"the library's model is '{active}', the faces are of '{model_version}'",
+            reason=Reason.MODEL_MISMATCH,
+            metadata={"expected": active or "", "actual": model_version},
+        )

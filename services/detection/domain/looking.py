@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +19,9 @@ from shared.errors import FieldViolation, InvalidRequest
 from shared.imaging.decode import DecodedImage, ImageDecoder
 from shared.imaging.source import PhotoReader, PhotoSource
 from shared.telemetry.metrics import Metrics
+
+# Enough to hide the latency of a remote store.
+_READS_PER_DECODER = 8
 
 Value = TypeVar("Value", bool, int, float)
 
@@ -50,8 +53,10 @@ class FaceFinder:
         self._engine = engine
         self._reader = reader
         self._decoder = decoder
-        # The decoder's time limit is for decoding: a photo must not use it up waiting for a thread.
+        # So many photos are decoded at once, and no more than a few times as many are read ahead: encoded they are small, but
+        # some are not.
         self._threads = asyncio.Semaphore(decoders)
+        self._read_ahead = asyncio.Semaphore(_READS_PER_DECODER * decoders)
         self._room = ByteRoom(settings.max_waiting_mb * MIB)
         self._settings = settings
         self._metrics = metrics
@@ -59,8 +64,7 @@ class FaceFinder:
 
     async def read_photo(self, source: PhotoSource) -> DecodedImage:
         """The upright photo. Raises :class:`ImageUnreadable` or :class:`InvalidRequest` naming what is wrong with it."""
-        data = await self._read(source)
-        async with self._threads:
+        async with self._reading(source) as data, self._threads:
             return await self._decode(data)
 
     async def find_faces(
@@ -118,15 +122,18 @@ class FaceFinder:
 
     async def _hold_photo(self, source: PhotoSource) -> tuple[DecodedImage, int]:
         """The upright photo, and how many bytes it takes of the room for those that wait for inference."""
-        data = await self._read(source)
-        async with self._threads:
+        async with self._reading(source) as data, self._threads:
             image = await self._decode(data)
             # Here, so that no more photos are decoded than there are threads while there is no room.
             return image, await self._room.take(image.pixels.nbytes)
 
-    async def _read(self, source: PhotoSource) -> bytes:
-        with self._timed("read"):
-            return await self._reader.read(source)
+    @asynccontextmanager
+    async def _reading(self, source: PhotoSource) -> AsyncIterator[bytes]:
+        """The bytes of a photo, in one of the places for what is read ahead; what came with the call is in memory anyhow."""
+        async with self._read_ahead if source.uri is not None else nullcontext():
+            with self._timed("read"):
+                data = await self._reader.read(source)
+            yield data
 
     async def _decode(self, data: bytes) -> DecodedImage:
         with self._timed("decode"):

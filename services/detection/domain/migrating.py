@@ -18,6 +18,7 @@ from services.detection.domain.migration import (
     FaceVector,
     Migration,
     ModelState,
+    PhotoByFace,
     PhotoMeasure,
     PhotoMeasured,
 )
@@ -163,6 +164,10 @@ async def store_measures(
 
 def _sort_faces(measure: PhotoMeasure, model_version: str) -> tuple[dict[UUID, FaceVector], list[ItemFailure]]:
     """Which of a photo's faces have a vector now, and why the others have not."""
+    if isinstance(measure, PhotoByFace):
+        sorted_ = [_sort_faces(answer, model_version) for answer in measure.answers]
+        vectors = {face_id: vector for found, _ in sorted_ for face_id, vector in found.items()}
+        return vectors, [failure for _, failed in sorted_ for failure in failed]
     asked = [face.face_id for face in measure.photo.faces]
     if not isinstance(measure, PhotoMeasured):
         return {}, [ItemFailure(str(face_id), measure.reason, measure.message) for face_id in asked]

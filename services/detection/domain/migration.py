@@ -123,7 +123,18 @@ class PhotoUnmeasured:
     message: str
 
 
-PhotoMeasure = PhotoMeasured | PhotoUnmeasured
+@dataclass(frozen=True, slots=True)
+class PhotoByFace:
+    """A photo whose faces were asked for one by one, since one of them made the request for all a wrong one.
+
+    ``answers`` has one for each of its faces, whose ``photo`` holds that face alone.
+    """
+
+    photo: PhotoFaces
+    answers: Sequence[PhotoMeasured | PhotoUnmeasured]
+
+
+PhotoMeasure = PhotoMeasured | PhotoUnmeasured | PhotoByFace
 
 
 @dataclass(frozen=True, slots=True)

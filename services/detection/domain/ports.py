@@ -53,7 +53,8 @@ class FaceMeasurer(Protocol):
     ) -> AsyncGenerator[PhotoMeasure, None]:
         """Embed faces whose place is known, many photos at once; the answers come as they are ready, in any order.
 
-        ``alone``, and what it raises, are as with :meth:`PhotoLooker.look_at`.
+        ``alone``, and what it raises, are as with :meth:`PhotoLooker.look_at`. Where the request for a photo is refused for
+        what it says of a face, the answer is a :class:`PhotoByFace`.
         """
         ...
 
@@ -65,7 +66,7 @@ class ModelFleets(Protocol):
         """A model that one of them runs.
 
         Raises :class:`PreconditionFailed` with MODEL_MISMATCH, naming what runs where, if none does, and
-        :class:`Unavailable` if one that might does not answer.
+        :class:`Unavailable` or :class:`Overloaded` if one that might does not say.
         """
         ...
 

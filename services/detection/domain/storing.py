@@ -22,7 +22,7 @@ from services.detection.repository.found import (
 from services.detection.repository.session_photos import write_outcomes
 from services.detection.repository.sessions import add_counts
 from shared.db.engine import Transaction
-from shared.db.outbox import PointKind, queue_faces, queue_points
+from shared.db.outbox import queue_faces
 from shared.errors import Reason
 from shared.jobs.model import ItemFailure, Progress
 
@@ -63,8 +63,8 @@ async def store_looks(
         faces_kept=plan.kept,
         faces_gone=plan.unseen,
     )
-    await queue_points(tx, deps.clock, PointKind.FACE, library_id, gone.points)
-    await queue_faces(tx, deps.clock, library_id, [*plan.remaining, *(face.face_id for face in plan.added)])
+    staying = [*plan.remaining, *(face.face_id for face in plan.added)]
+    await queue_faces(tx, deps.clock, library_id, staying, gone.points)
     return Progress(
         done=len(looks),
         failed=len(failed),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from shared.config import Provider
 from shared.faces.boxes import Box
 from shared.faces.quality import FaceQuality
+
+MIN_GIVEN_PX: Final = 8
+"""The least width and height of a box in which a face can be measured, in pixels of the upright photo."""
 
 
 @dataclass(frozen=True, slots=True)

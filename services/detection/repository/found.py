@@ -82,17 +82,6 @@ class FacesGone:
     person_ids: Sequence[UUID]
 
 
-async def lock_photos(tx: Transaction, library_id: str, asset_ids: Sequence[str]) -> set[str]:
-    """Lock photos, in order of id; answers which are there."""
-    rows = await tx.rows(
-        select(assets.c.asset_id)
-        .where(assets.c.library_id == library_id, assets.c.asset_id == func.any(list(asset_ids)))
-        .order_by(assets.c.asset_id)
-        .with_for_update(key_share=True)
-    )
-    return {row.asset_id for row in rows}
-
-
 async def lock_known_faces(tx: Transaction, library_id: str, asset_ids: Sequence[str]) -> list[KnownFace]:
     """Lock every face of locked photos, in order of id, and read what decides what may become of it."""
     of_photos = (faces.c.library_id == library_id, faces.c.asset_id == func.any(list(asset_ids)))

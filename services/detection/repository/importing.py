@@ -52,6 +52,17 @@ class StoredPlace:
     box: tuple[float, float, float, float]
 
 
+async def lock_sizes(tx: Transaction, library_id: str, asset_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Lock those photos that are there, in order of id, and read their width and height; 0 x 0 before the first look."""
+    rows = await tx.rows(
+        select(assets.c.asset_id, assets.c.width, assets.c.height)
+        .where(assets.c.library_id == library_id, assets.c.asset_id == func.any(list(asset_ids)))
+        .order_by(assets.c.asset_id)
+        .with_for_update(key_share=True)
+    )
+    return {row.asset_id: (row.width, row.height) for row in rows}
+
+
 async def lock_places(tx: Transaction, library_id: str, asset_ids: Sequence[str]) -> list[StoredPlace]:
     """Lock every face of locked photos, in order of id, and read where it is."""
     rows = await tx.rows(

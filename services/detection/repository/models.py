@@ -50,6 +50,18 @@ async def hold_active_version(tx: Transaction, library_id: str) -> str | None:
     return found
 
 
+async def hold_versions(tx: Transaction, library_id: str) -> tuple[str | None, set[str]]:
+    """The active version and every version the library has vectors of, which nobody changes before the transaction ends."""
+    rows = await tx.rows(
+        select(models.c.model_version, models.c.state)
+        .where(models.c.library_id == library_id)
+        .order_by(models.c.model_version)
+        .with_for_update(read=True)
+    )
+    active = next((row.model_version for row in rows if row.state == ModelState.ACTIVE.value), None)
+    return active, {row.model_version for row in rows}
+
+
 async def change_active_version(tx: Transaction, library_id: str, leaving: str, left_as: ModelState, to: str) -> None:
     """Make another model of the library its active one. Both rows are locked by then."""
     # One after the other: a library has one active model at any moment.

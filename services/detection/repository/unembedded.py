@@ -120,18 +120,20 @@ async def hold_faces(tx: Transaction, face_ids: Sequence[UUID]) -> set[UUID]:
 
 
 async def add_vectors(tx: Transaction, library_id: str, model_version: str, vectors: Mapping[UUID, FaceVector]) -> None:
-    """Give held faces their vector of a model, or another in its place."""
+    """Give held faces their vector of a model, or another in its place, which no import may replace."""
     if not vectors:
         return
     made = table_of("made", _VECTOR, [(face_id, found.embedding, found.norm) for face_id, found in vectors.items()])
     statement = insert(face_embeddings).from_select(
         [*_VECTOR, "library_id", "model_version"],
-        select(*(made.c[name] for name in _VECTOR), literal(library_id, Text()), literal(model_version, Text())),
+        select(
+            *(made.c[name] for name in _VECTOR), literal(library_id, Text()), literal(model_version, Text())
+        ).order_by(made.c.face_id),
     )
     await tx.execute(
         statement.on_conflict_do_update(
             index_elements=["face_id", "model_version"],
-            set_={"embedding": statement.excluded.embedding, "norm": statement.excluded.norm},
+            set_={name: statement.excluded[name] for name in ("embedding", "norm", "imported")},
         )
     )
 

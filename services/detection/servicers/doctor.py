@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -24,6 +25,8 @@ from shared.vectors.reconcile import Comparison, Depth, IndexPart
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _SEEDS = 1 << 63
+# A check keeps a connection while Qdrant answers, up to its deadline; more of them would leave none for other calls.
+MAX_CHECKS = 2
 
 
 class DoctorServicer(doctor_pb2_grpc.DoctorServiceServicer):
@@ -42,6 +45,7 @@ class DoctorServicer(doctor_pb2_grpc.DoctorServiceServicer):
         self._deps = deps
         self._collections = collections
         self._comparison = comparison
+        self._checks = asyncio.Semaphore(MAX_CHECKS)
 
     async def CheckConsistency(
         self, request: pb.CheckConsistencyRequest, context: Context
@@ -49,7 +53,7 @@ class DoctorServicer(doctor_pb2_grpc.DoctorServiceServicer):
         library_id = parse_library_id(request.library_id)
         depth = Depth(from_depth(request), self._deps.ids.new_uuid().int % _SEEDS, time_left)
         # One moment of PostgreSQL for every collection and the queue: what a relay writes meanwhile was still waiting then.
-        async with self._database.snapshot() as tx:
+        async with self._checks, self._database.snapshot() as tx:
             waiting, oldest = await count_waiting(tx, library_id)
             parts = await choose_parts(tx, self._collections.named, library_id, request.collection)
             reports = [await self._comparison.compare(tx, part, depth) for part in parts]

@@ -13,7 +13,6 @@ from services.detection.domain.importing import (
     FOREIGN_PACK,
     ImportedFaces,
     ImportTally,
-    agree_on_imported,
     refuse_unknown_model,
     store_imported,
 )
@@ -25,13 +24,13 @@ from shared.ids import parse_library_id, parse_model_version
 from shared.vectors.collections import Collections
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the faces of one stream go. ``agreed``: the library is known to have the model."""
+    """Where the faces of one stream go. ``searched``: when it began, the model was the library's, or the library had none."""
 
     library_id: str
     model: PackDescription
-    agreed: bool = False
+    searched: bool
 
     def check_repeats(self, message: pb.ImportFacesRequest) -> None:
         """Raise :class:`InvalidRequest` if a message names another library or model than the first."""
@@ -64,7 +63,7 @@ class FaceImports:
         """Store what a stream brings. What is stored stays, however the stream ends, and can be sent again.
 
         Raises :class:`InvalidRequest` for a message that breaks the rules, :class:`PreconditionFailed` with
-        MODEL_MISMATCH if the library has another model or Qdrant no collection of this one.
+        MODEL_MISMATCH if the library has another model, is cut over to one meanwhile, or Qdrant has no collection of this one.
         """
         tally = ImportTally()
         target: _Target | None = None
@@ -102,23 +101,18 @@ class FaceImports:
     async def _open(self, first: pb.ImportFacesRequest) -> _Target:
         library_id, version = parse_library_id(first.library_id), parse_model_version(first.model_version)
         async with self._database.transaction() as tx:
-            await refuse_unknown_model(tx, library_id, version)
+            searched = await refuse_unknown_model(tx, library_id, version)
         dimension = await self._collections.read_dimension(version)
         ours = self._pack
         if version != ours.model_version or dimension != ours.dimension:
             # Of another house's model nothing more is known: groupings and questions use the usual cosines for it.
-            return _Target(library_id, PackDescription(version, FOREIGN_PACK, dimension, {}, {}))
-        return _Target(library_id, ours)
+            return _Target(library_id, PackDescription(version, FOREIGN_PACK, dimension, {}, {}), searched)
+        return _Target(library_id, ours, searched)
 
     async def _store(self, target: _Target, faces: ImportedFaces) -> ImportTally:
         if not faces.names:
             return ImportTally()
-        version = target.model.model_version
         async with self._database.transaction() as tx:
-            tally = await store_imported(tx, self._deps, self._quality, target.library_id, version, faces)
-            # Only now: an import of which nothing can be stored does not decide on the library's model.
-            agreeing = not target.agreed and tally.failed < len(faces.names)
-            if agreeing:
-                await agree_on_imported(tx, self._deps, target.library_id, target.model)
-        target.agreed = target.agreed or agreeing
-        return tally
+            return await store_imported(
+                tx, self._deps, self._quality, target.library_id, target.model, faces, searched=target.searched
+            )

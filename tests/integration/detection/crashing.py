@@ -1,4 +1,4 @@
-"""A detection server that dies of certain photos: ``python -m tests.integration.detection.crashing``.
+"""A detection server that dies of certain photos.
 
 Everything in it is the real server, except that a photo whose bytes end in :data:`DEADLY` aborts the process as it is decoded,
 as a native library with a defect would.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from unittest.mock import patch
 
 from services.detection.server import start
@@ -26,6 +27,8 @@ class DyingDecoder(ImageDecoder):
         return await super().decode(data)
 
 
-if __name__ == "__main__":
+def serve(env: Mapping[str, str]) -> None:
+    """Be such a server, with ``env`` as the environment, until the process ends."""
+    os.environ.update(env)
     with patch("services.detection.wiring.ImageDecoder", DyingDecoder):
         sys.exit(run_process("detection.server", start))

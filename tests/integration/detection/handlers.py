@@ -53,10 +53,10 @@ def open_looker(base: Foundation, stack: AsyncExitStack, address: str) -> Active
     return ActiveLooker(base.database, Fleets([Fleet(address, GrpcLooker(channel))]))
 
 
-def build_handler(base: Foundation, looker: PhotoLooker) -> dict[str, JobHandler]:
-    """The detection job over ``looker``."""
+def build_handler(base: Foundation, looker: PhotoLooker, trial: asyncio.Lock | None = None) -> dict[str, JobHandler]:
+    """The detection job over ``looker``; ``trial`` is its lock for photos on trial, if another has to have the same."""
     deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
-    return {JOB_KIND: DetectAssets(base.database, deps, looker)}
+    return {JOB_KIND: DetectAssets(base.database, deps, looker, trial or asyncio.Lock())}
 
 
 def build_executor(base: Foundation, looker: PhotoLooker) -> SliceExecutor:

@@ -3,58 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from kith.detection.v1 import sessions_pb2 as pb
 from kith.jobs.v1 import jobs_pb2
-from services.detection.domain.breaking import TRIALS
-from services.detection.domain.model import OptionOverrides, PackDescription, PendingPhoto, PhotoLook
+from services.detection.domain.breaking import TRIALS, note_break
+from services.detection.domain.model import DetectionDeps, OptionOverrides, PackDescription, PendingPhoto, PhotoLook
 from services.detection.domain.ports import DetectorBroke, PhotoLooker
 from services.detection.worker import start as start_worker
 from shared.config import Settings
-from shared.db.tables_detection import session_photos
+from shared.db.tables_detection import assets, session_photos
 from shared.db.tables_shared import job_slices
 from shared.foundation import Foundation
-from tests.integration.conftest import Running
+from tests.integration.conftest import Running, eventually
 from tests.integration.detection.client import DetectionClient
 from tests.integration.detection.conftest import Album
-from tests.integration.detection.crashing import DEADLY
+from tests.integration.detection.crashing import DEADLY, serve
 from tests.integration.detection.handlers import build_executor, open_looker
-from tests.integration.detection.test_interruptions import ROOT, check_stored_once, environment
+from tests.integration.detection.test_interruptions import check_stored_once, environment
 
 PHOTOS = 24
 
 
 class CrashingServer:
-    """A real detection server process that dies of deadly photos and is started again each time."""
+    """A real detection server process that dies of deadly photos and is started again each time.
+
+    Each is forked from a process that has imported everything: starting again takes moments.
+    """
 
     def __init__(self, settings: Settings, port: int) -> None:
         self.settings = settings.model_copy(
             update={"services": settings.services.model_copy(update={"detection": f"127.0.0.1:{port}"})}
         )
         self._env = {**environment(settings), "KITH_RPC_PORT": str(port)}
+        self._forks = multiprocessing.get_context("forkserver")
+        self._forks.set_forkserver_preload([serve.__module__])
         self.deaths: Counter[int] = Counter()
 
     async def keep(self) -> None:
         """Run until cancelled."""
         while True:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.integration.detection.crashing", cwd=ROOT, env=self._env
-            )
+            process = self._forks.Process(target=serve, args=(self._env,), daemon=True)
+            process.start()
             try:
-                self.deaths[await process.wait()] += 1
+                await _wait_ended(process)
+                self.deaths[process.exitcode or 0] += 1
             finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
+                process.kill()
+                process.join()
 
 
 class BreakingLooker:
@@ -81,6 +86,17 @@ class BreakingLooker:
         in_hand = [photo.asset_id for photo in photos[len(answering) :]][: 1 if alone else self._window]
         if in_hand:
             raise DetectorBroke(in_hand)
+
+
+async def _wait_ended(process: BaseProcess) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(process.sentinel, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(process.sentinel)
+    process.join()
 
 
 async def read_breaks(base: Foundation) -> dict[str, int]:
@@ -160,3 +176,28 @@ async def test_trials_are_counted_across_workers_and_burn_no_attempts(
     assert ended.job.state == jobs_pb2.JOB_STATE_SUCCEEDED
     assert [(failure.id, failure.reason) for failure in ended.job.failures] == [("photo-02", "DETECTOR_CRASHED")]
     assert (ended.photos_failed, ended.photos_pending) == (1, 0)
+
+
+async def test_a_break_is_noted_in_the_order_in_which_looks_are_stored(
+    detection: DetectionClient, base: Foundation, album: Album
+) -> None:
+    await detection.register({"photo": album.uri(0)})
+    session_id = UUID((await detection.create_session()).id)
+    deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
+
+    async def note() -> None:
+        async with base.database.transaction() as tx:
+            await note_break(tx, deps, "default", session_id, ["photo"], alone=False)
+
+    async def waits() -> bool:
+        async with base.database.transaction() as tx:
+            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    async with base.database.transaction() as tx:
+        await tx.execute(select(assets.c.asset_id).with_for_update())
+        noting = asyncio.create_task(note())
+        await eventually(waits)
+        # If the session's row were held already, one of the two would be killed here.
+        await tx.execute(select(session_photos.c.asset_id).with_for_update())
+    await noting
+    assert await read_breaks(base) == {"photo": 1}

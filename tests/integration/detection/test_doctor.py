@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import cast
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from kith.detection.v1 import doctor_pb2 as pb
 from kith.jobs.v1 import jobs_pb2
+from services.detection.domain.model import DetectionDeps
 from services.detection.inference.faces import ModelInfo
 from services.detection.prepare import prepare_known, prepare_models
+from services.detection.servicers.doctor import MAX_CHECKS, Context, DoctorServicer
 from services.detection.worker import start as start_worker
+from shared.db.engine import Transaction
 from shared.db.tables_detection import faces
 from shared.errors import DeadlineTooShort, InvalidRequest, NotFound, PreconditionFailed, Reason
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
+from shared.vectors.reconcile import CollectionReport, Comparison, Depth, IndexPart
 from tests.integration.conftest import Running
 from tests.integration.detection.client import DetectionClient, wait_relayed
 from tests.integration.detection.mending import (
@@ -81,6 +87,30 @@ async def test_a_check_that_has_no_time_for_everything_says_so(seeded: SeededFac
     with pytest.raises(DeadlineTooShort, match="call Reconcile"):
         async with translate_errors("detection"):
             await detection.doctor.CheckConsistency(request, timeout=0.4)
+
+
+class CountingComparison(Comparison):
+    """How many checks went on at once, at most; each takes so many turns that any number may begin."""
+
+    going_on = most = 0
+
+    async def compare(self, tx: Transaction, part: IndexPart, depth: Depth) -> CollectionReport:
+        self.going_on += 1
+        self.most = max(self.most, self.going_on)
+        for _ in range(20):
+            await tx.scalar(select(1))
+        self.going_on -= 1
+        return await super().compare(tx, part, depth)
+
+
+async def test_checks_leave_connections_for_other_calls(seeded: SeededFaces, base: Foundation) -> None:
+    counting = CountingComparison(base.qdrant, base.collections)
+    deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
+    doctor = DoctorServicer(base.database, base.mutations, deps, base.collections, counting)
+    context = cast(Context, None)
+    checks = [doctor.CheckConsistency(pb.CheckConsistencyRequest(), context) for _ in range(6)]
+    assert all(answer.consistent for answer in await asyncio.gather(*checks))
+    assert counting.most == MAX_CHECKS
 
 
 async def test_reconcile_mends_every_drift_and_writes_nothing_else(

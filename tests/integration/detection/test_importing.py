@@ -16,11 +16,11 @@ from kith.detection.v1 import assets_pb2
 from kith.detection.v1 import faces_pb2 as pb
 from services.detection.convert.importing import from_import
 from services.detection.domain.importing import store_imported
-from services.detection.domain.model import DetectionDeps
+from services.detection.domain.model import DetectionDeps, PackDescription
 from services.detection.inference.faces import ModelInfo
 from services.detection.worker import start as start_worker
 from shared.db.outbox import count_waiting
-from shared.db.tables_detection import face_embeddings, faces, models
+from shared.db.tables_detection import assets, face_embeddings, faces, models
 from shared.errors import InvalidRequest, PreconditionFailed, Reason
 from shared.faces.embeddings import decode_embedding
 from shared.foundation import Foundation
@@ -173,6 +173,11 @@ async def test_faces_that_are_wrong_are_named_and_stop_nothing(client: Detection
         imported("photo-1", (nan, 0, 10, 10), name="nowhere"),
         imported("photo-1", (0, 0, math.inf, 10), name="endless"),
         imported("photo-1", (0, 0, 10, 0), name="flat"),
+        imported("photo-1", (0, 0, 10, nan), name="shapeless"),
+        imported("photo-1", (0, nan, 10, 10), name="placeless"),
+        imported("photo-1", (0, 0, 7.5, 100), name="narrow"),
+        imported("photo-1", (-60, 0, 100, 100), name="left of it"),
+        imported("photo-1", (0, -60, 100, 100), name="above it"),
         imported("photo-1", name="sure", confidence=1.5),
         with_vector("short", [1.0] * (DIMENSION - 1)),
         with_vector("none", []),
@@ -181,15 +186,31 @@ async def test_faces_that_are_wrong_are_named_and_stop_nothing(client: Detection
         with_vector("large", [3e38] * DIMENSION),
         half_marked,
     ]
-    answer = await send(client, [message([*wrong[:6], imported("photo-0"), *wrong[6:]]), message([imported("gone")])])
-    assert (answer.created, answer.matched, answer.failed) == (1, 0, len(wrong) + 1)
+    long = imported("photo-1", name="x" * 129)
+    sent = [*wrong[:6], imported("photo-0"), *wrong[6:]]
+    answer = await send(client, [message(sent), message([imported("gone"), long])])
+    assert (answer.created, answer.matched, answer.failed) == (1, 0, len(wrong) + 2)
     reasons = {failure.id: failure.reason for failure in answer.failures}
     assert reasons == {
         **{face.external_id: "INVALID_FIELD" for face in wrong[1:]},
         "unknown": "RESOURCE_NOT_FOUND",
         "1.0": "RESOURCE_NOT_FOUND",
+        "1.1": "INVALID_FIELD",
     }
     assert len(await client.list_faces()) == 1
+
+
+async def test_a_face_beside_a_photo_of_known_size_is_refused(client: DetectionClient, base: Foundation) -> None:
+    async with base.database.transaction() as tx:
+        await tx.execute(update(assets).where(assets.c.asset_id == "photo-0").values(width=400, height=300))
+    boxes = {"edge": (350, 250, 98, 98), "right": (351, 0, 98, 98), "below": (0, 251, 98, 98)}
+    given = [imported("photo-0", box, name=name) for name, box in boxes.items()]
+    # Nobody knows yet how large the other one is.
+    answer = await send(client, [message([*given, imported("photo-1", (5000, 0, 98, 98))])])
+    assert {failure.id: failure.reason for failure in answer.failures} == dict.fromkeys(
+        ("right", "below"), "INVALID_FIELD"
+    )
+    assert answer.created == 2
 
 
 async def test_no_more_than_a_thousand_failures_are_named(client: DetectionClient) -> None:
@@ -198,7 +219,7 @@ async def test_no_more_than_a_thousand_failures_are_named(client: DetectionClien
 
 
 async def test_an_import_of_nothing_decides_on_no_model(client: DetectionClient, base: Foundation) -> None:
-    await send(client, [message([imported("nowhere")]), message()])
+    await send(client, [message([imported("nowhere"), imported("photo-0", (-90, 0, 100, 100))]), message()])
     async with base.database.transaction() as tx:
         assert await tx.scalar(select(func.count()).select_from(models)) == 0
 
@@ -295,6 +316,7 @@ async def test_the_model_of_this_server_comes_with_its_thresholds(
 
 async def test_a_message_costs_as_many_statements_whatever_it_holds(client: DetectionClient, base: Foundation) -> None:
     deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
+    model = PackDescription(FOREIGN, "imported", DIMENSION, {}, {})
     counts = []
     for number, size in enumerate((1, 60)):
         faces_sent = [imported(f"photo-{n % 4}", (100 * n, 500 * number, 80, 100), n) for n in range(size)]
@@ -303,10 +325,10 @@ async def test_a_message_costs_as_many_statements_whatever_it_holds(client: Dete
         for _ in range(2):
             with recording_statements(base.database) as sent:
                 async with base.database.transaction() as tx:
-                    await store_imported(tx, deps, base.settings.quality, "default", FOREIGN, given)
+                    await store_imported(tx, deps, base.settings.quality, "default", model, given)
             counts.append([statement.executions for statement in sent])
     new, again, many_new, many_again = counts
     # COPY is not among the statements: two of them for new faces.
     assert many_new == new == [1] * len(new)
     assert many_again == again == [1] * len(again)
-    assert len(new) <= 6 >= len(again)
+    assert len(new) <= 8 >= len(again)

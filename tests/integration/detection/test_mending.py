@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from kith.jobs.v1 import jobs_pb2
 from kith.persons.v1 import assignments_pb2, assignments_pb2_grpc, persons_pb2, persons_pb2_grpc
@@ -141,6 +141,30 @@ async def test_a_slice_goes_on_where_its_worker_went_away(
     assert result_of(ended)["upserted"] == ended.progress.done == COUNT
     versions = await read_versions(base, lost.face_ids)
     assert len(versions) == COUNT
+
+
+async def test_what_others_queue_meanwhile_is_not_waited_for(
+    lost: SeededFaces, detection: DetectionClient, base: Foundation
+) -> None:
+    job = await rebuild(detection, base.collections.faces(MODEL))
+    work = asyncio.create_task(build_executor(base).run_slice(UUID(job.id), 0))
+    # Within the first page, and nobody ever writes it.
+    other = UUID(int=min(lost.face_ids).int + 1)
+
+    async def queued() -> bool:
+        return await count_queued(base) == PAGE
+
+    await eventually(queued)
+    async with base.database.transaction() as tx:
+        await queue_points(tx, base.clock, PointKind.FACE, "default", [(other, MODEL)])
+
+    async def relayed() -> bool:
+        async with base.database.transaction() as tx:
+            await tx.execute(delete(vector_outbox).where(vector_outbox.c.point_id != other))
+        return work.done()
+
+    await eventually(relayed)
+    assert result_of(await get_job(detection, job)) == {"upserted": COUNT}
 
 
 async def test_a_relay_that_gets_nowhere_is_waited_for(

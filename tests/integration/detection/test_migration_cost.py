@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ async def test_cost_grows_by_batches(
     detecting = replace(build_executor(base, looker), settings=patient)
     deps = DetectionDeps(base.clock, base.ids, base.settings.detection)
     handlers: dict[str, JobHandler] = {
-        JOB_KIND: MigrateModel(base.database, deps, open_fleets(running.settings, stack))
+        JOB_KIND: MigrateModel(base.database, deps, open_fleets(running.settings, stack), asyncio.Lock())
     }
     migrating = SliceExecutor(handlers, base.database, base.clock, base.ids, patient)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from contextlib import AsyncExitStack
 from datetime import UTC
@@ -10,15 +11,16 @@ from uuid import UUID
 
 import cv2
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
 from kith.jobs.v1 import jobs_pb2
 from services.detection.inference.faces import ModelInfo
 from services.detection.worker import start as start_worker
 from shared.db.tables_detection import assets, face_embeddings, faces, models
 from shared.db.tables_persons import changes, exclusions, persons
+from shared.db.tables_shared import vector_outbox
 from shared.foundation import Foundation
-from tests.integration.conftest import Running
+from tests.integration.conftest import Running, eventually
 from tests.integration.detection.client import DetectionClient, uuids, wait_relayed
 from tests.integration.detection.conftest import Album
 from tests.integration.detection.handlers import build_executor, open_looker
@@ -93,6 +95,32 @@ async def test_points_of_deleted_faces_leave_qdrant(
     assert (session.faces_added, session.faces_kept, session.faces_gone) == (1, len(found) - 1, 1)
     await wait_relayed(base)
     assert (await detection.check()).consistent
+
+
+async def test_faces_that_go_and_stay_are_queued_in_one_order(
+    found: list[UUID],
+    detection: DetectionClient,
+    running: Running,
+    base: Foundation,
+    stack: AsyncExitStack,
+) -> None:
+    first, last = min(found), max(found)
+    async with base.database.transaction() as tx:
+        await tx.execute(update(faces).where(faces.c.face_id == last).values(box_x=9000))
+
+    async def waits() -> bool:
+        async with base.database.transaction() as tx:
+            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    row = select(vector_outbox.c.point_id).with_for_update()
+    async with base.database.transaction() as relay:
+        await relay.execute(row.where(vector_outbox.c.point_id == first))
+        looking = asyncio.create_task(look(detection, running, base, stack, redetect=True))
+        await eventually(waits)
+        # If the step held the row of the face that goes already, one of the two would be killed here.
+        await relay.execute(row.where(vector_outbox.c.point_id == last))
+    assert (await looking).state == jobs_pb2.JOB_STATE_SUCCEEDED
+    assert last not in uuids(await detection.list_faces())
 
 
 async def test_a_library_keeps_its_model(

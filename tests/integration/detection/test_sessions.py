@@ -155,11 +155,18 @@ async def test_sessions_over_nothing_are_refused(detection: DetectionClient, alb
         await detection.create_session(["a", "b", "c"])
     with pytest.raises(InvalidRequest, match="each id once"):
         await detection.create_session(["a", "a"])
-    with pytest.raises(InvalidRequest, match="no photo"):
-        async with translate_errors("detection"):
-            await detection.sessions.CreateDetectionSession(
-                sessions_pb2.CreateDetectionSessionRequest(filter=sessions_pb2.AssetFilter(id_prefix="z"))
-            )
+    for prefix, complaint in (
+        ("z", "no photo"),
+        ("z" * 128, "no photo"),
+        ("a" * 129, "filter.id_prefix"),
+        ("a\x07", "filter.id_prefix"),
+        ("a\x00", "filter.id_prefix"),
+    ):
+        with pytest.raises(InvalidRequest, match=complaint):
+            async with translate_errors("detection"):
+                await detection.sessions.CreateDetectionSession(
+                    sessions_pb2.CreateDetectionSessionRequest(filter=sessions_pb2.AssetFilter(id_prefix=prefix))
+                )
 
 
 async def test_a_lost_index_is_told(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, text, update
 
 from shared.config import Environment
 from shared.db.outbox import PointKind, queue_faces, raise_versions
@@ -17,6 +18,7 @@ from shared.foundation import Foundation
 from shared.vectors.collections import CENTROID_INDEXES, FACE_INDEXES, Collections
 from shared.vectors.faces import FaceFilter, FaceHit, FaceIndex, merge_hits
 from shared.vectors.reconcile import Comparison, Depth, Drift, DriftKind, IndexPart
+from tests.integration.conftest import eventually
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.vectors import compare, make_relay
 from tests.integration.library import MODEL, SeededFaces, random_vectors, seed_faces
@@ -128,6 +130,27 @@ async def test_versions_leap_over_what_a_lost_database_has_written(
         assert 5_000 < reached < 1_000_000
     await _queue_all(base, relayed, clock)
     assert (await compare(base)).consistent
+
+
+async def test_two_leaps_at_once_never_go_back(base: Foundation) -> None:
+    async def leap() -> None:
+        async with base.database.transaction() as tx:
+            await raise_versions(tx, 5_000)
+
+    async def waits() -> bool:
+        async with base.database.transaction() as tx:
+            held = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+            return bool(await tx.scalar(text(held)))
+
+    async with base.database.transaction() as tx:
+        await raise_versions(tx, 10)
+        # Neither looks before the other has leapt.
+        leaping = asyncio.create_task(leap())
+        await eventually(waits)
+        await tx.execute(select(func.setval(vector_versions.name, 9_000_000)))
+    await leaping
+    async with base.database.transaction() as tx:
+        assert await tx.scalar(select(vector_versions.next_value())) == 9_000_001
 
 
 def _guarded(base: Foundation, environment: Environment, **values: object) -> Collections:

@@ -4,20 +4,21 @@ import os
 
 import pytest
 
-from bench.areas.detection.rate import Rate
 from bench.areas.detection_soak import ResidentMemory
+from bench.rate import find_percentiles, make_turn
 
 
-def test_a_rate_counts_photos_and_knows_how_long_one_took() -> None:
-    rate = Rate.of([0.010] * 98 + [0.200] * 2, seconds=2.0)
-    assert rate.per_second == 50
-    assert rate.p50_ms == pytest.approx(10)
-    assert rate.p99_ms == pytest.approx(200)
+def test_a_turn_counts_items_and_knows_how_long_one_took() -> None:
+    turns = [make_turn([0.010] * 98, seconds=2.0), make_turn([0.200] * 2, seconds=1.0)]
+    assert [turn.per_second for turn in turns] == [49, 2]
+    p50, p99 = find_percentiles(turns)
+    assert p50 == pytest.approx(10)
+    assert p99 == pytest.approx(200)
 
 
-def test_nothing_measured_is_an_error_not_a_rate_of_zero() -> None:
-    with pytest.raises(ValueError, match="nothing was measured"):
-        Rate.of([], seconds=2.0)
+def test_nothing_done_is_an_error_not_a_rate_of_zero() -> None:
+    with pytest.raises(ValueError, match="nothing was done"):
+        make_turn([], seconds=2.0)
 
 
 def test_memory_is_sampled_at_least_once() -> None:

@@ -17,8 +17,9 @@ def test_a_row_is_the_median_and_its_spread() -> None:
 
 def test_results_name_the_machine_and_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
-    path = rows.write_results("area", [rows.make_row("a", "b", [1.0], "c")])
+    path = rows.write_results("area", [rows.make_row("a", "b", [1.0], "c")], pack="kith_demo")
     found = json.loads(path.read_text())
     assert found["machine"]["cores"] >= 1
-    assert set(found) == {"machine", "commit", "rows"}
+    assert set(found) == {"machine", "commit", "pack", "rows"}
+    assert found["pack"] == "kith_demo"
     assert found["rows"] == [{"row": "a", "metric": "b", "value": 1.0, "n": 1, "spread": 0.0, "command": "c"}]

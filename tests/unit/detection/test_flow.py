@@ -69,18 +69,24 @@ async def test_closing_cancels_the_work_in_hand() -> None:
     assert cancelled >= 1
 
 
-async def test_what_goes_wrong_in_the_stream_is_raised() -> None:
+async def test_what_goes_wrong_in_the_stream_is_raised_after_the_results_before_it() -> None:
+    broken_off = asyncio.Event()
+
     async def broken() -> AsyncGenerator[int, None]:
         yield 1
+        yield 2
+        broken_off.set()
         raise OSError("gone")
 
     async def work(number: int) -> int:
+        await broken_off.wait()
+        await asyncio.sleep(0)
         return number
 
-    with pytest.raises(ExceptionGroup) as caught:
-        async for _ in map_windowed(broken(), work, 2):
-            pass
-    assert caught.group_contains(OSError, match="gone")
+    results = map_windowed(broken(), work, 5)
+    assert {await anext(results), await anext(results)} == {1, 2}
+    with pytest.raises(OSError, match="gone"):
+        await anext(results)
 
 
 async def test_an_interruption_takes_no_more_but_hands_out_what_was_taken() -> None:

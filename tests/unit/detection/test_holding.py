@@ -56,3 +56,30 @@ async def test_who_leaves_just_when_let_in_gives_its_room_back() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert room.held == 0
+
+
+async def test_waiters_cancelled_in_the_step_in_which_room_comes_free_take_nothing_with_them() -> None:
+    room = ByteRoom(100)
+    held = await room.take(100)
+    waiting = [asyncio.create_task(room.take(60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    # As when a stream is closed: those who hold and those who wait are cancelled together.
+    room.give_back(held)
+    assert {type(answer) for answer in await asyncio.gather(*waiting, return_exceptions=True)} == {
+        asyncio.CancelledError
+    }
+    assert room.held == 0
+    assert await room.take(100) == 100
+
+
+async def test_a_cancelled_waiter_does_not_hold_up_the_one_behind_it() -> None:
+    room = ByteRoom(100)
+    held = await room.take(100)
+    first, second = asyncio.create_task(room.take(90)), asyncio.create_task(room.take(90))
+    await asyncio.sleep(0)
+    first.cancel()
+    room.give_back(held)
+    assert await second == 90
+    assert room.held == 90

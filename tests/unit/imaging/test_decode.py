@@ -312,18 +312,32 @@ def test_decoder_answers_from_its_pool(corners: Array, encode: Encode) -> None:
         asyncio.run(run(b"nothing"))
 
 
-def test_decoder_gives_up_after_its_time(corners: Array, encode: Encode) -> None:
-    data = encode(corners, "PNG")
+def test_decoder_gives_up_after_its_time_and_does_not_count_the_wait_for_a_thread(
+    corners: Array, encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, good = encode(corners, "BMP"), encode(corners, "PNG")
+    released = threading.Event()
+
+    def decode_slowly(data: bytes, *, max_pixels: int, min_side: int) -> DecodedImage:
+        if data == slow:
+            released.wait(30)
+        return decode_image(data, max_pixels=max_pixels, min_side=min_side)
+
+    monkeypatch.setattr("shared.imaging.decode.decode_image", decode_slowly)
 
     async def run() -> None:
-        released = threading.Event()
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(released.wait, 30)
-            decoder = ImageDecoder(pool, ImageSettings(decode_timeout_s=0.05))
+            decoder = ImageDecoder(pool, ImageSettings(decode_timeout_s=0.2))
             try:
+                first = asyncio.create_task(decoder.decode(slow))
+                await asyncio.sleep(0)
+                second = asyncio.create_task(decoder.decode(good))
                 with pytest.raises(ImageUnreadable, match="longer than"):
-                    await decoder.decode(data)
+                    await first
+                # Its thread is still at it, and the time of the one behind has not begun.
+                assert not second.done()
             finally:
                 released.set()
+            assert (await second).width == 96
 
     asyncio.run(run())

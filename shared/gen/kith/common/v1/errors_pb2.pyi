@@ -122,9 +122,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL_ERROR: _ErrorReason.ValueType  # 33
     """A defect on our side; the log has it under the id in google.rpc.RequestInfo. [INTERNAL; service if it was another one's]"""
     ERROR_REASON_DETECTOR_CRASHED: _ErrorReason.ValueType  # 34
-    """The detector died each time it looked at this photo alone."""
+    """The detector died each time it looked at this photo alone; on the item that failed. [-]"""
     ERROR_REASON_MIGRATION_INCOMPLETE: _ErrorReason.ValueType  # 35
-    """FAILED_PRECONDITION: faces without a vector of the new model. Metadata: missing."""
+    """Faces of the library have no vector of the model it is to move to. [FAILED_PRECONDITION; missing]"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. ErrorInfo.reason carries the name without `ERROR_REASON_`.
@@ -209,7 +209,7 @@ the call is missing]
 ERROR_REASON_INTERNAL_ERROR: ErrorReason.ValueType  # 33
 """A defect on our side; the log has it under the id in google.rpc.RequestInfo. [INTERNAL; service if it was another one's]"""
 ERROR_REASON_DETECTOR_CRASHED: ErrorReason.ValueType  # 34
-"""The detector died each time it looked at this photo alone."""
+"""The detector died each time it looked at this photo alone; on the item that failed. [-]"""
 ERROR_REASON_MIGRATION_INCOMPLETE: ErrorReason.ValueType  # 35
-"""FAILED_PRECONDITION: faces without a vector of the new model. Metadata: missing."""
+"""Faces of the library have no vector of the model it is to move to. [FAILED_PRECONDITION; missing]"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

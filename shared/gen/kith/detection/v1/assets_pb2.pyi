@@ -81,7 +81,7 @@ class Asset(_message.Message):
     """64-bit difference hash; 0 until detection has read it."""
     detection: Global___AssetDetection.ValueType
     face_count: _builtins.int
-    """Faces found, ignored ones included."""
+    """Faces stored of it, found, drawn or imported, in any state."""
     @_builtins.property
     def captured_at(self) -> _types_pb2.CaptureTime: ...
     @_builtins.property

@@ -84,7 +84,7 @@ class AssetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAssets(self, request, context):
-        """Removes photos with their faces, embeddings, suggestions and points. Up to 500, all or none.
+        """Removes photos with their faces, embeddings, assignments, suggestions and points. Up to 500, all or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,7 @@ class AssetServiceStub:
     ListAssets: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListAssetsRequest, _assets_pb2.ListAssetsResponse]
     """Photos of a library, by asset id."""
     DeleteAssets: _aio.UnaryUnaryMultiCallable[_assets_pb2.DeleteAssetsRequest, _assets_pb2.DeleteAssetsResponse]
-    """Removes photos with their faces, embeddings, suggestions and points. Up to 500, all or none."""
+    """Removes photos with their faces, embeddings, assignments, suggestions and points. Up to 500, all or none."""
 
 class AssetServiceServicer:
     """The photos of a library. Kith keeps where they are and what it learnt, never the photos themselves."""
@@ -57,6 +57,6 @@ class AssetServiceServicer:
         request: _assets_pb2.DeleteAssetsRequest,
         context: _aio.ServicerContext[_assets_pb2.DeleteAssetsRequest, _abc.Awaitable[_assets_pb2.DeleteAssetsResponse]],
     ) -> _abc.Awaitable[_assets_pb2.DeleteAssetsResponse]:
-        """Removes photos with their faces, embeddings, suggestions and points. Up to 500, all or none."""
+        """Removes photos with their faces, embeddings, assignments, suggestions and points. Up to 500, all or none."""
 
 def add_AssetServiceServicer_to_server(servicer: AssetServiceServicer, server: _aio.Server) -> None: ...

@@ -87,10 +87,10 @@ class GivenFace(_message.Message):
     BOX_FIELD_NUMBER: _builtins.int
     LANDMARKS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The caller's own id; comes back as `given_id`."""
+    """Required: the caller's own id, unique in the request; comes back as `given_id`."""
     @_builtins.property
     def box(self) -> _types_pb2.BoundingBox:
-        """Required."""
+        """Required: at least 8 pixels wide and high, its centre in the photo."""
 
     @_builtins.property
     def landmarks(self) -> _types_pb2.Landmarks:
@@ -125,9 +125,9 @@ class DetectedFace(_message.Message):
     EMBEDDING_NORM_FIELD_NUMBER: _builtins.int
     GIVEN_ID_FIELD_NUMBER: _builtins.int
     confidence: _builtins.float
-    """Detector score, 0..1."""
+    """Detector score, 0..1; 0 on a given face that the detector was not asked for or did not see."""
     embedding_norm: _builtins.float
-    """Length of the embedding before it was made a unit vector; low on blurred and hidden faces."""
+    """Set if `include_embeddings`: length of the embedding before it was made a unit vector; low on blurred and hidden faces."""
     given_id: _builtins.str
     """Of the GivenFace this is; empty on a face that was detected."""
     @_builtins.property
@@ -278,7 +278,7 @@ class DetectStreamRequest(_message.Message):
     GIVEN_FACES_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     sequence: _builtins.int
-    """Chosen by the client, unique in the stream; comes back with the reply."""
+    """Chosen by the client, unique in the stream, from 1 on; comes back with the reply."""
     include_embeddings: _builtins.bool
     @_builtins.property
     def image(self) -> _types_pb2.Image:
@@ -607,11 +607,13 @@ class ModelInfo(_message.Message):
 
     @_builtins.property
     def rewrites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Graph rewrites that were applied and verified at load, e.g. "prelu-free"."""
+        """What was changed in the graphs at load after it was verified, or refused and why, in words."""
 
     @_builtins.property
     def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Cosine thresholds of this embedding space, by name (link_floor, merge, attach, ...)."""
+        """Cosine thresholds of this embedding space, by name (link_floor, merge, attach, suggest_floor, ...); empty if the pack
+        has none.
+        """
 
     @_builtins.property
     def runtime(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -419,7 +419,7 @@ class SearchFacesRequest(_message.Message):
     limit: _builtins.int
     """Default 20, at most 200."""
     min_cosine: _builtins.float
-    """Cosine; default the pack's suggest floor."""
+    """Cosine, -1..1; default the suggest_floor of the library's model, or what is usual for ArcFace models if it has none."""
     unassigned: _builtins.bool
     person_id: _builtins.str
     @_builtins.property
@@ -620,7 +620,7 @@ class GetFaceCropRequest(_message.Message):
     size: _builtins.int
     """Longer side in pixels, at most; default 256, 16..1024. A smaller cut is never enlarged."""
     margin: _builtins.float
-    """Added on each side, as a share of the box's longer side; default 0.25, 0..2."""
+    """Added on each side, as a share of the box's longer side; 0..2, default as configured (0.25)."""
     square: _builtins.bool
     """Widens the shorter side, within the photo."""
     format: Global___CropFormat.ValueType
@@ -781,10 +781,10 @@ class ImportedFace(_message.Message):
     """Required; the asset must be registered."""
     confidence: _builtins.float
     external_id: _builtins.str
-    """The caller's own id, to name failures by."""
+    """The caller's own id, at most 128 characters, to name failures by."""
     @_builtins.property
     def box(self) -> _types_pb2.BoundingBox:
-        """Required."""
+        """Required; at least 8 pixels wide and high, its centre on the photo."""
 
     @_builtins.property
     def landmarks(self) -> _types_pb2.Landmarks: ...

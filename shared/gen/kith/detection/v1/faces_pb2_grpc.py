@@ -108,7 +108,7 @@ class FaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchFaces(self, request, context):
-        """The stored faces most like a given one, best first.
+        """The stored faces most like a given one, best first; ACTIVE ones only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,7 +136,7 @@ class FaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFaceStats(self, request, context):
-        """Counts of a library's faces.
+        """Counts of a library's photos and faces.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

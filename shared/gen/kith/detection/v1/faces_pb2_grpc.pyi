@@ -22,7 +22,7 @@ class FaceServiceStub:
     ListFaces: _aio.UnaryUnaryMultiCallable[_faces_pb2.ListFacesRequest, _faces_pb2.ListFacesResponse]
     """Faces of a library that pass every given filter, oldest first."""
     SearchFaces: _aio.UnaryUnaryMultiCallable[_faces_pb2.SearchFacesRequest, _faces_pb2.SearchFacesResponse]
-    """The stored faces most like a given one, best first."""
+    """The stored faces most like a given one, best first; ACTIVE ones only."""
     AddFace: _aio.UnaryUnaryMultiCallable[_faces_pb2.AddFaceRequest, _faces_pb2.AddFaceResponse]
     """A face that detection missed: a box drawn by a person, embedded from that box."""
     UpdateFace: _aio.UnaryUnaryMultiCallable[_faces_pb2.UpdateFaceRequest, _faces_pb2.UpdateFaceResponse]
@@ -30,7 +30,7 @@ class FaceServiceStub:
     GetFaceCrop: _aio.UnaryUnaryMultiCallable[_faces_pb2.GetFaceCropRequest, _faces_pb2.GetFaceCropResponse]
     """The picture of one face, cut from the original photo."""
     GetFaceStats: _aio.UnaryUnaryMultiCallable[_faces_pb2.GetFaceStatsRequest, _faces_pb2.GetFaceStatsResponse]
-    """Counts of a library's faces."""
+    """Counts of a library's photos and faces."""
     ImportFaces: _aio.StreamUnaryMultiCallable[_faces_pb2.ImportFacesRequest, _faces_pb2.ImportFacesResponse]
     """Boxes and embeddings made by another system with a declared model version, matched to stored faces by IoU."""
 
@@ -63,7 +63,7 @@ class FaceServiceServicer:
         request: _faces_pb2.SearchFacesRequest,
         context: _aio.ServicerContext[_faces_pb2.SearchFacesRequest, _abc.Awaitable[_faces_pb2.SearchFacesResponse]],
     ) -> _abc.Awaitable[_faces_pb2.SearchFacesResponse]:
-        """The stored faces most like a given one, best first."""
+        """The stored faces most like a given one, best first; ACTIVE ones only."""
 
     def AddFace(
         self,
@@ -91,7 +91,7 @@ class FaceServiceServicer:
         request: _faces_pb2.GetFaceStatsRequest,
         context: _aio.ServicerContext[_faces_pb2.GetFaceStatsRequest, _abc.Awaitable[_faces_pb2.GetFaceStatsResponse]],
     ) -> _abc.Awaitable[_faces_pb2.GetFaceStatsResponse]:
-        """Counts of a library's faces."""
+        """Counts of a library's photos and faces."""
 
     def ImportFaces(
         self,

@@ -144,10 +144,11 @@ class ModelReport(_message.Message):
     eer: _builtins.float
     """Equal error rate."""
     genuine_pairs: _builtins.int
+    """Pairs of one person and of two; both 0 and no figures above if there are none of the one or fewer than 1000 of the other."""
     impostor_pairs: _builtins.int
     @_builtins.property
     def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """The cosines in use under this model, by name (link_floor, suggest, ...)."""
+        """The cosines of its pack, by name (link_floor, suggest_floor, ...), whatever this installation sets in their place."""
 
     @_builtins.property
     def equivalent_thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
@@ -195,7 +196,9 @@ class ModelMigration(_message.Message):
     from_model_version: _builtins.str
     to_model_version: _builtins.str
     neighbour_agreement: _builtins.float
-    """Share of the ten nearest neighbours that both models agree on, 0..1."""
+    """Both reports and this are set when the job has made them. Share of the ten nearest neighbours that both models agree on,
+    0..1.
+    """
     etag: _builtins.str
     faces: _builtins.int
     """Faces of the library, and those of them that have a vector of the new model."""

@@ -75,7 +75,9 @@ class ModelServiceServicer:
 
     def StartModelMigration(self, request, context):
         """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
-        embeds what is still missing; while its job has not ended, it answers that migration as it is.
+        embeds what is still missing; while its job has not ended, it answers that migration as it is. FAILED_PRECONDITION,
+        MODEL_MISMATCH if no detection service runs that model, its collections are not prepared, the library has no model yet, or
+        this is the model it began with and is on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +92,7 @@ class ModelServiceServicer:
 
     def CutOverModel(self, request, context):
         """Makes the new model the active one, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE until every face is embedded,
-        unless `allow_missing`.
+        unless `allow_missing`; FAILED_PRECONDITION, MODEL_MISMATCH if the active model is not the one the migration starts from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,13 +19,15 @@ class ModelServiceStub:
     """Models this library has vectors of, the active one first."""
     StartModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.StartModelMigrationRequest, _models_pb2.StartModelMigrationResponse]
     """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
-    embeds what is still missing; while its job has not ended, it answers that migration as it is.
+    embeds what is still missing; while its job has not ended, it answers that migration as it is. FAILED_PRECONDITION,
+    MODEL_MISMATCH if no detection service runs that model, its collections are not prepared, the library has no model yet, or
+    this is the model it began with and is on.
     """
     GetModelMigration: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelMigrationRequest, _models_pb2.GetModelMigrationResponse]
     """How far it is, and the shadow report: both models measured on the human-confirmed assignments."""
     CutOverModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CutOverModelRequest, _models_pb2.CutOverModelResponse]
     """Makes the new model the active one, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE until every face is embedded,
-    unless `allow_missing`.
+    unless `allow_missing`; FAILED_PRECONDITION, MODEL_MISMATCH if the active model is not the one the migration starts from.
     """
     RollBackModel: _aio.UnaryUnaryMultiCallable[_models_pb2.RollBackModelRequest, _models_pb2.RollBackModelResponse]
     """Makes the previous model the active one again, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE if faces have no vector
@@ -48,7 +50,9 @@ class ModelServiceServicer:
         context: _aio.ServicerContext[_models_pb2.StartModelMigrationRequest, _abc.Awaitable[_models_pb2.StartModelMigrationResponse]],
     ) -> _abc.Awaitable[_models_pb2.StartModelMigrationResponse]:
         """Embeds every face again with another model, beside the vectors in use, as a resumable job. Asked again for the same model it
-        embeds what is still missing; while its job has not ended, it answers that migration as it is.
+        embeds what is still missing; while its job has not ended, it answers that migration as it is. FAILED_PRECONDITION,
+        MODEL_MISMATCH if no detection service runs that model, its collections are not prepared, the library has no model yet, or
+        this is the model it began with and is on.
         """
 
     def GetModelMigration(
@@ -64,7 +68,7 @@ class ModelServiceServicer:
         context: _aio.ServicerContext[_models_pb2.CutOverModelRequest, _abc.Awaitable[_models_pb2.CutOverModelResponse]],
     ) -> _abc.Awaitable[_models_pb2.CutOverModelResponse]:
         """Makes the new model the active one, in one step. FAILED_PRECONDITION, MIGRATION_INCOMPLETE until every face is embedded,
-        unless `allow_missing`.
+        unless `allow_missing`; FAILED_PRECONDITION, MODEL_MISMATCH if the active model is not the one the migration starts from.
         """
 
     def RollBackModel(

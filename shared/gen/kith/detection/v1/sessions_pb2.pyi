@@ -86,7 +86,7 @@ class DetectionSession(_message.Message):
     faces_kept: _builtins.int
     """Faces matched to stored ones by IoU."""
     faces_gone: _builtins.int
-    """Stored faces that were not found again; they stay if a human has worked on them."""
+    """Stored faces that were not found again; they stay if they were drawn or imported or a human has worked on them."""
     retry_of: _builtins.str
     """The session whose failed photos this one looks at again; empty if none."""
     @_builtins.property
@@ -190,7 +190,9 @@ class CreateDetectionSessionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     redetect: _builtins.bool
-    """Look again at photos that were detected: new faces are added, known ones (IoU >= 0.5) kept with all human work."""
+    """Look again at photos that were detected: new faces are added, known ones (by IoU, as configured, 0.5) kept with all human
+    work.
+    """
     request_id: _builtins.str
     @_builtins.property
     def assets(self) -> Global___AssetIds: ...

@@ -82,9 +82,10 @@ class DetectionSessionServiceServicer:
     """
 
     def CreateDetectionSession(self, request, context):
-        """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. A session
-        without any photo is INVALID_ARGUMENT, an unknown asset id NOT_FOUND. Job result, counts of photos: {photos, faces, none,
-        skipped, failed}.
+        """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. Those that
+        were detected before are SKIPPED unless `redetect`, those that failed before are looked at again. A session without any
+        photo is INVALID_ARGUMENT, an unknown asset id NOT_FOUND. Job result, counts of photos: {photos, faces, none, skipped,
+        failed}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

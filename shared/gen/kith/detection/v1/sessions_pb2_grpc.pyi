@@ -16,9 +16,10 @@ class DetectionSessionServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CreateDetectionSessionRequest, _sessions_pb2.CreateDetectionSessionResponse]
-    """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. A session
-    without any photo is INVALID_ARGUMENT, an unknown asset id NOT_FOUND. Job result, counts of photos: {photos, faces, none,
-    skipped, failed}.
+    """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. Those that
+    were detected before are SKIPPED unless `redetect`, those that failed before are looked at again. A session without any
+    photo is INVALID_ARGUMENT, an unknown asset id NOT_FOUND. Job result, counts of photos: {photos, faces, none, skipped,
+    failed}.
     """
     GetDetectionSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.GetDetectionSessionRequest, _sessions_pb2.GetDetectionSessionResponse]
     """One session with its counts."""
@@ -45,9 +46,10 @@ class DetectionSessionServiceServicer:
         request: _sessions_pb2.CreateDetectionSessionRequest,
         context: _aio.ServicerContext[_sessions_pb2.CreateDetectionSessionRequest, _abc.Awaitable[_sessions_pb2.CreateDetectionSessionResponse]],
     ) -> _abc.Awaitable[_sessions_pb2.CreateDetectionSessionResponse]:
-        """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. A session
-        without any photo is INVALID_ARGUMENT, an unknown asset id NOT_FOUND. Job result, counts of photos: {photos, faces, none,
-        skipped, failed}.
+        """Starts a session over asset ids or a filter. The photos are fixed now: those registered later are not in it. Those that
+        were detected before are SKIPPED unless `redetect`, those that failed before are looked at again. A session without any
+        photo is INVALID_ARGUMENT, an unknown asset id NOT_FOUND. Job result, counts of photos: {photos, faces, none, skipped,
+        failed}.
         """
 
     def GetDetectionSession(
