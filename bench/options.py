@@ -15,3 +15,8 @@ class BenchOptions:
     repeat: int = 1
     pack: Path = DEMO_PACK
     photos: Path | None = None
+
+    def command(self, area: str) -> str:
+        """The command that measures ``area`` so once more; a pack that is not the demo's is named, wherever it lies."""
+        pack = "" if self.pack == DEMO_PACK else f" MODEL_PACK=.../{self.pack.name}"
+        return f"make bench AREA={area}{pack}{' PHOTOS=...' if self.photos else ''}"

@@ -17,7 +17,6 @@ from deploy.local.directory import StackDirectory
 from deploy.local.stack import StackOptions, start_stack
 from deploy.local.supervisor import StackState
 
-COMMAND = "make bench AREA=detection_soak"
 PHOTOS = 20_000
 # Pools, arenas and caches are as large as they get after so many; what comes later must stay level.
 WARM_UP = 2_000
@@ -48,10 +47,11 @@ def measure(options: BenchOptions) -> list[BenchRow]:
             rates.append(rate.per_second)
             medians.append(middle)
             deviations.append(max(abs(sample - middle) for sample in memory.samples) / middle)
+    command = options.command("detection_soak")
     return [
-        make_row("soak", "photos_per_s", rates, COMMAND),
-        make_row("soak", "median_mb", medians, COMMAND),
-        make_row("soak", "largest_deviation", deviations, COMMAND),
+        make_row("soak", "photos_per_s", rates, command),
+        make_row("soak", "median_mb", medians, command),
+        make_row("soak", "largest_deviation", deviations, command),
     ]
 
 

@@ -31,7 +31,6 @@ ROUNDS = 5
 TURN_S = 4.0
 # A job of some seconds: what it takes to begin and to end is in the figure, as it is in a real one of thousands.
 SESSION_PHOTOS = 500
-COMMAND = "make bench AREA=detection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ def measure(options: BenchOptions) -> list[BenchRow]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         photos = gather_photos(options, Path(folder))
         floor = stack.enter_context(Apart(Floor, options.pack, photos))
-        table = Table(lambda: floor.take_turn(TURN_S))
+        table = Table(lambda: floor.take_turn(TURN_S), options.command("detection"))
         with ExitStack() as alone:
             table.run(_open_peers(options.pack, photos, alone), rounds)
         stack_options = StackOptions(
@@ -94,8 +93,9 @@ def _open_service(kith: RunningStack, photos: list[Path], stack: ExitStack) -> l
 class Table:
     """Lanes in turns between turns of the floor, and the rows that come of it."""
 
-    def __init__(self, floor: Callable[[], Turn]) -> None:
+    def __init__(self, floor: Callable[[], Turn], command: str) -> None:
         self._floor = floor
+        self._command = command
         self._floors: list[float] = []
         self._turns: dict[str, list[Turn]] = defaultdict(list)
         self._ratios: dict[str, list[float]] = defaultdict(list)
@@ -119,16 +119,16 @@ class Table:
     def make_rows(self) -> list[BenchRow]:
         """The figures of all lanes; against the plain loop by way of the floor, which both were measured beside."""
         naive = statistics.median(self._ratios["face_analysis_get"])
-        rows = [make_row("floor", "photos_per_s", self._floors, COMMAND)]
+        rows = [make_row("floor", "photos_per_s", self._floors, self._command)]
         for row, turns in self._turns.items():
             ratios = self._ratios[row]
             p50, p99 = find_percentiles(turns)
             rows += [
-                make_row(row, "photos_per_s", [turn.per_second for turn in turns], COMMAND),
-                make_row(row, "ratio_to_floor", ratios, COMMAND),
-                make_row(row, "ratio_to_naive", [ratio / naive for ratio in ratios], COMMAND),
-                make_row(row, "p50_ms", [p50], COMMAND),
-                make_row(row, "p99_ms", [p99], COMMAND),
-                make_row(row, "peak_mb", [self._peaks[row]], COMMAND),
+                make_row(row, "photos_per_s", [turn.per_second for turn in turns], self._command),
+                make_row(row, "ratio_to_floor", ratios, self._command),
+                make_row(row, "ratio_to_naive", [ratio / naive for ratio in ratios], self._command),
+                make_row(row, "p50_ms", [p50], self._command),
+                make_row(row, "p99_ms", [p99], self._command),
+                make_row(row, "peak_mb", [self._peaks[row]], self._command),
             ]
         return rows

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import rows
+from bench.options import BenchOptions
 
 
 def test_a_row_is_the_median_and_its_spread() -> None:
@@ -23,3 +24,8 @@ def test_results_name_the_machine_and_the_commit(tmp_path: Path, monkeypatch: py
     assert set(found) == {"machine", "commit", "pack", "rows"}
     assert found["pack"] == "kith_demo"
     assert found["rows"] == [{"row": "a", "metric": "b", "value": 1.0, "n": 1, "spread": 0.0, "command": "c"}]
+
+
+def test_a_command_names_the_pack_that_was_measured_but_not_where_it_lies() -> None:
+    assert BenchOptions().command("detection") == "make bench AREA=detection"
+    assert BenchOptions(pack=Path("/some/where/lab")).command("demo") == "make bench AREA=demo MODEL_PACK=.../lab"

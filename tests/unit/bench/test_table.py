@@ -13,7 +13,7 @@ def test_a_ratio_is_to_the_floor_before_and_after_and_to_the_loop_by_way_of_it()
     def lane(row: str) -> Lane:
         return Lane(row, lambda: Turn(next(turns[row]), [0.01]), lambda: 64.0)
 
-    table = Table(lambda: Turn(next(floors)))
+    table = Table(lambda: Turn(next(floors)), "make bench")
     table.run([lane("face_analysis_get"), lane("direct")], rounds=2)
     figures = {(row.row, row.metric): row.value for row in table.make_rows()}
     assert figures["direct", "ratio_to_floor"] == 0.9
