@@ -241,7 +241,7 @@ class DetectionSettings(Section):
     max_waiting_mb: int = Field(1024, ge=16, description="Decoded photos that may be held at once, for all callers.")
     stream_window: int = Field(16, ge=1, description="DetectStream: photos in flight per stream.")
     session_slice: int = Field(256, ge=1, description="Photos per job slice.")
-    session_batch: int = Field(32, ge=1, description="Photos stored per transaction.")
+    session_batch: int = Field(16, ge=1, description="Photos stored per transaction.")
     crop_margin: float = Field(
         0.25,
         ge=0,
