@@ -35,7 +35,7 @@ from tests.integration.conftest import eventually
 from tests.integration.detection.client import DetectionClient
 from tests.integration.detection.conftest import Album
 
-PHOTOS = int(os.environ.get("KITH_TEST_SURVIVAL_PHOTOS", "300"))
+PHOTOS = int(os.environ.get("KITH_TEST_SURVIVAL_PHOTOS", "200"))
 SEED = int(os.environ.get("KITH_TEST_SURVIVAL_SEED", "11"))
 KILLS = 5
 FLUSHES = 2
