@@ -87,9 +87,9 @@ class FaceImports:
                 raise InvalidRequest("the stream holds no message", field="library_id")
             tally.add(await storing)
         except Exception:
-            # What came before a message that breaks the rules is stored all the same.
+            # What came before a message that breaks the rules is stored all the same; if it could not be, that is told.
             if storing is not None:
-                await asyncio.gather(storing, return_exceptions=True)
+                await storing
             raise
         except asyncio.CancelledError:
             if storing is not None:
