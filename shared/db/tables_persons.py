@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Index, Integer, SmallInteger, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, UUID
 
 from shared.db.metadata import TIMESTAMP, library_column, metadata, one_of
@@ -15,6 +28,8 @@ persons = Table(
     Column("name", Text, nullable=False),
     # NFKC and case folded: what names are compared and sorted by.
     Column("name_key", Text, nullable=False),
+    # The trigrams of the key, each once: what names alike are found by.
+    Column("name_trigrams", ARRAY(Text), nullable=False, server_default="{}"),
     Column("status", Text, nullable=False, server_default="ACTIVE"),
     Column("birth_year", SmallInteger),
     Column("birth_month", SmallInteger),
@@ -36,6 +51,9 @@ persons = Table(
     Index("ix_persons_name", "library_id", "name_key", "person_id"),
     Index("ix_persons_face_count", "library_id", "face_count", "person_id"),
     Index("ix_persons_last_seen", "library_id", "last_seen", "person_id"),
+    Index("ix_persons_name_trigrams", "name_trigrams", postgresql_using="gin"),
+    # Who became part of whom: chains are followed in both directions.
+    Index("ix_persons_merged_into", "merged_into", postgresql_where="merged_into IS NOT NULL"),
     # For the foreign key: without it every face that is deleted costs a scan.
     Index("ix_persons_cover", "cover_face_id"),
 )
@@ -52,14 +70,58 @@ changes = Table(
     Column("rpc", Text, nullable=False),
     Column("request_id", Text, nullable=False, server_default=""),
     Column("person_ids", ARRAY(UUID(as_uuid=True)), nullable=False),
+    # The first of the faces it touched, to be shown; change_faces and change_exclusions have them all.
     Column("face_ids", ARRAY(UUID(as_uuid=True)), nullable=False),
+    Column("face_count", Integer, nullable=False, server_default="0"),
+    # {persons: {id: {field: value}}, doubles: {asset_id: allowed}}: the fields that changed, and no others.
     Column("before", JSONB, nullable=False),
     Column("after", JSONB, nullable=False),
     Column("undoes", UUID(as_uuid=True), ForeignKey("changes.change_id")),
     Column("undone_by", UUID(as_uuid=True), ForeignKey("changes.change_id")),
     Column("created_at", TIMESTAMP, nullable=False),
+    # Given after the commit, one after the other: whoever has read up to a position has missed nothing before it.
+    Column("position", BigInteger),
     Index("ix_changes_page", "library_id", "change_id"),
+    Index("ix_changes_person", "person_ids", postgresql_using="gin"),
+    Index("uq_changes_position", "library_id", "position", unique=True),
+    Index("ix_changes_new", "library_id", "sequence", postgresql_where="position IS NULL"),
 )
+
+# What a change did to faces, one row per face, written in one statement however many there are. No foreign key to the
+# faces: the ledger outlives them.
+change_faces = Table(
+    "change_faces",
+    metadata,
+    Column("change_id", UUID(as_uuid=True), ForeignKey("changes.change_id", ondelete="CASCADE"), primary_key=True),
+    Column("face_id", UUID(as_uuid=True), primary_key=True),
+    Column("before_person", UUID(as_uuid=True)),
+    Column("before_source", Text),
+    Column("before_confidence", REAL),
+    Column("before_choice", Text),
+    Column("before_assigned_at", TIMESTAMP),
+    Column("after_person", UUID(as_uuid=True)),
+    Column("after_source", Text),
+    Column("after_confidence", REAL),
+    Column("after_choice", Text),
+    Index("ix_change_faces_face", "face_id"),
+)
+
+# Exclusions a change made or took back; enough of them to make them again.
+change_exclusions = Table(
+    "change_exclusions",
+    metadata,
+    Column("change_id", UUID(as_uuid=True), ForeignKey("changes.change_id", ondelete="CASCADE"), primary_key=True),
+    Column("face_id", UUID(as_uuid=True), primary_key=True),
+    Column("person_id", UUID(as_uuid=True), primary_key=True),
+    Column("exclusion_id", UUID(as_uuid=True), nullable=False),
+    Column("made", Boolean, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", TIMESTAMP, nullable=False),
+    Index("ix_change_exclusions_face", "face_id"),
+)
+
+# Never used twice, so that an etag of an assignment that is gone fits no later one.
+assignment_versions = Sequence("assignment_versions", metadata=metadata)
 
 assignments = Table(
     "assignments",
@@ -73,9 +135,22 @@ assignments = Table(
     Column("version", BigInteger, nullable=False),
     Column("change_id", UUID(as_uuid=True), ForeignKey("changes.change_id"), nullable=False),
     Column("assigned_at", TIMESTAMP, nullable=False),
+    # A human's word on the face as a prototype: to be the one of its era, to be one, or never to be one.
+    Column("choice", Text),
     one_of("source", "HUMAN", "MACHINE"),
+    one_of("choice", "PINNED", "CHOSEN", "REFUSED"),
     Index("ix_assignments_person", "person_id", "face_id"),
     Index("ix_assignments_library", "library_id"),
+)
+
+# Photos in which one person may have two faces: collages and mirrors. It binds machines only.
+allowed_doubles = Table(
+    "allowed_doubles",
+    metadata,
+    library_column(primary_key=True),
+    Column("asset_id", Text, primary_key=True),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", TIMESTAMP, nullable=False),
 )
 
 exclusions = Table(
@@ -110,4 +185,53 @@ prototypes = Table(
     Index("ix_prototypes_person", "person_id"),
 )
 
-__all__ = ["assignments", "changes", "exclusions", "persons", "prototypes"]
+# A projection learnt on a library's confirmed faces; at most one of them is active.
+matchers = Table(
+    "matchers",
+    metadata,
+    Column("matcher_id", UUID(as_uuid=True), primary_key=True),
+    library_column(),
+    Column("model_version", Text, nullable=False),
+    Column("job_id", UUID(as_uuid=True), nullable=False),
+    Column("active", Boolean, nullable=False, server_default="false"),
+    # Dimension of the model's space and of the matcher's.
+    Column("input_dimension", Integer, nullable=False),
+    Column("dimension", Integer, nullable=False),
+    # (input_dimension, dimension) float32, little endian, row by row.
+    Column("projection", LargeBinary, nullable=False),
+    # Separability on persons held out, before and after; what it was trained on and how.
+    Column("report", JSONB, nullable=False),
+    Column("created_at", TIMESTAMP, nullable=False),
+    Column("activated_at", TIMESTAMP),
+    Index("ix_matchers_page", "library_id", "matcher_id"),
+    Index("uq_matchers_active", "library_id", unique=True, postgresql_where="active"),
+)
+
+# What was removed of a person who was forgotten: nothing of them but the id.
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("person_id", UUID(as_uuid=True), primary_key=True),
+    library_column(),
+    Column("job_id", UUID(as_uuid=True), nullable=False),
+    Column("delete_faces", Boolean, nullable=False),
+    Column("created_at", TIMESTAMP, nullable=False),
+    # [{store, deleted, verified_at}] once every store was read back.
+    Column("stores", JSONB),
+    Column("completed_at", TIMESTAMP),
+    Index("ix_receipts_library", "library_id"),
+)
+
+__all__ = [
+    "allowed_doubles",
+    "assignment_versions",
+    "assignments",
+    "change_exclusions",
+    "change_faces",
+    "changes",
+    "exclusions",
+    "matchers",
+    "persons",
+    "prototypes",
+    "receipts",
+]

@@ -113,4 +113,23 @@ vector_outbox = Table(
     Index("ix_vector_outbox_library", "library_id"),
 )
 
-__all__ = ["idempotency_keys", "job_failures", "job_slices", "jobs", "vector_outbox", "vector_versions"]
+# Persons whose summary and prototypes have to be brought up to their faces; taken by the persons workers.
+people_to_settle = Table(
+    "people_to_settle",
+    metadata,
+    # No foreign key: it would lock the person, whom the writer need not know.
+    Column("person_id", UUID(as_uuid=True), primary_key=True),
+    library_column(),
+    Column("queued_at", TIMESTAMP, nullable=False),
+    Index("ix_people_to_settle_queue", "queued_at"),
+)
+
+__all__ = [
+    "idempotency_keys",
+    "job_failures",
+    "job_slices",
+    "jobs",
+    "people_to_settle",
+    "vector_outbox",
+    "vector_versions",
+]

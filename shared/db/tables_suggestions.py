@@ -24,12 +24,16 @@ suggestions = Table(
     Column("created_at", TIMESTAMP, nullable=False),
     Column("closed_at", TIMESTAMP),
     Column("reviewed_by", Text, nullable=False, server_default=""),
+    # By which merge it came to its person, and from whom: so that un-merging takes it back.
+    Column("moved_by", UUID(as_uuid=True)),
+    Column("moved_from", UUID(as_uuid=True)),
     one_of("method", "PROTOTYPES", "CENTROID", "PROPAGATION"),
     one_of("state", "PENDING", "ACCEPTED", "REJECTED", "EXPIRED"),
     # One row per pair, for ever: a rejected pair cannot be asked again.
     Index("uq_suggestions_pair", "face_id", "person_id", unique=True),
     Index("ix_suggestions_page", "library_id", "state", "confidence", "suggestion_id"),
     Index("ix_suggestions_person", "person_id", "state", "confidence", "suggestion_id"),
+    Index("ix_suggestions_moved", "moved_by", postgresql_where="moved_by IS NOT NULL"),
 )
 
 # Every answer with the evidence it was given on: what calibration learns from.

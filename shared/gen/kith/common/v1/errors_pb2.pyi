@@ -125,6 +125,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The detector died each time it looked at this photo alone; on the item that failed. [-]"""
     ERROR_REASON_MIGRATION_INCOMPLETE: _ErrorReason.ValueType  # 35
     """Faces of the library have no vector of the model it is to move to. [FAILED_PRECONDITION; missing]"""
+    ERROR_REASON_SAME_PHOTO_DOUBLE: _ErrorReason.ValueType  # 36
+    """A machine may not give one person a second face in a photo. [FAILED_PRECONDITION; face_id, person_id, other_face_id]"""
+    ERROR_REASON_BEFORE_BIRTH: _ErrorReason.ValueType  # 37
+    """The photo was taken before the person was born. [FAILED_PRECONDITION; face_id, person_id]"""
+    ERROR_REASON_BIRTH_DATES_DIFFER: _ErrorReason.ValueType  # 38
+    """Two persons to be merged have different birth dates: the call has to say which is right.
+    [FAILED_PRECONDITION; survivor_birth_date, merged_birth_date]
+    """
+    ERROR_REASON_CHANGE_NOT_UNDOABLE: _ErrorReason.ValueType  # 39
+    """The change is undone already, or cannot be. [FAILED_PRECONDITION; change_id, kind, undone_by]"""
+    ERROR_REASON_CHANGED_SINCE: _ErrorReason.ValueType  # 40
+    """It is no longer as the change left it; on the item of an undo. [-]"""
+    ERROR_REASON_TOO_FEW_FACES: _ErrorReason.ValueType  # 41
+    """Too few confirmed persons and faces to learn from. [FAILED_PRECONDITION; persons, faces, persons_needed, faces_needed]"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. ErrorInfo.reason carries the name without `ERROR_REASON_`.
@@ -212,4 +226,18 @@ ERROR_REASON_DETECTOR_CRASHED: ErrorReason.ValueType  # 34
 """The detector died each time it looked at this photo alone; on the item that failed. [-]"""
 ERROR_REASON_MIGRATION_INCOMPLETE: ErrorReason.ValueType  # 35
 """Faces of the library have no vector of the model it is to move to. [FAILED_PRECONDITION; missing]"""
+ERROR_REASON_SAME_PHOTO_DOUBLE: ErrorReason.ValueType  # 36
+"""A machine may not give one person a second face in a photo. [FAILED_PRECONDITION; face_id, person_id, other_face_id]"""
+ERROR_REASON_BEFORE_BIRTH: ErrorReason.ValueType  # 37
+"""The photo was taken before the person was born. [FAILED_PRECONDITION; face_id, person_id]"""
+ERROR_REASON_BIRTH_DATES_DIFFER: ErrorReason.ValueType  # 38
+"""Two persons to be merged have different birth dates: the call has to say which is right.
+[FAILED_PRECONDITION; survivor_birth_date, merged_birth_date]
+"""
+ERROR_REASON_CHANGE_NOT_UNDOABLE: ErrorReason.ValueType  # 39
+"""The change is undone already, or cannot be. [FAILED_PRECONDITION; change_id, kind, undone_by]"""
+ERROR_REASON_CHANGED_SINCE: ErrorReason.ValueType  # 40
+"""It is no longer as the change left it; on the item of an undo. [-]"""
+ERROR_REASON_TOO_FEW_FACES: ErrorReason.ValueType  # 41
+"""Too few confirmed persons and faces to learn from. [FAILED_PRECONDITION; persons, faces, persons_needed, faces_needed]"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

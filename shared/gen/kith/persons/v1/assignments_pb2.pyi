@@ -218,6 +218,7 @@ class BatchAssignFacesRequest(_message.Message):
     PARTIAL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     person_id: _builtins.str
     """Required."""
@@ -229,6 +230,8 @@ class BatchAssignFacesRequest(_message.Message):
     """Assign those that can be, and name the others, instead of all or none."""
     reason: _builtins.str
     request_id: _builtins.str
+    dry_run: _builtins.bool
+    """Answers what would change, and changes nothing; up to 500 faces."""
     @_builtins.property
     def face_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1..10,000, each once."""
@@ -244,10 +247,11 @@ class BatchAssignFacesRequest(_message.Message):
         partial: _builtins.bool = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "face_ids", b"face_ids", "library_id", b"library_id", "partial", b"partial", "person_id", b"person_id", "reason", b"reason", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "dry_run", b"dry_run", "face_ids", b"face_ids", "library_id", b"library_id", "partial", b"partial", "person_id", b"person_id", "reason", b"reason", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,7 +275,7 @@ class BatchAssignFacesResponse(_message.Message):
 
     @_builtins.property
     def job(self) -> _jobs_pb2.Job:
-        """Set instead of the rest when there were more than 500 faces."""
+        """Set instead of the failures when there were more than 500 faces: the job's change is entered at once, and filled by it."""
 
     def __init__(
         self,
@@ -483,3 +487,107 @@ class DeleteExclusionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteExclusionResponse: _TypeAlias = DeleteExclusionResponse  # noqa: Y015
+
+@_typing.final
+class AllowDoublesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    ASSET_IDS_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    allowed: _builtins.bool
+    """False takes it back."""
+    reason: _builtins.str
+    request_id: _builtins.str
+    @_builtins.property
+    def asset_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1..500, each once; registered."""
+
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+        asset_ids: _abc.Iterable[_builtins.str] | None = ...,
+        allowed: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "asset_ids", b"asset_ids", "library_id", b"library_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllowDoublesRequest: _TypeAlias = AllowDoublesRequest  # noqa: Y015
+
+@_typing.final
+class AllowDoublesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_ID_FIELD_NUMBER: _builtins.int
+    change_id: _builtins.str
+    """Empty if nothing changed."""
+    def __init__(
+        self,
+        *,
+        change_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllowDoublesResponse: _TypeAlias = AllowDoublesResponse  # noqa: Y015
+
+@_typing.final
+class ListAllowedDoublesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    page_size: _builtins.int
+    """Default 100, at most 1000."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_id", b"library_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAllowedDoublesRequest: _TypeAlias = ListAllowedDoublesRequest  # noqa: Y015
+
+@_typing.final
+class ListAllowedDoublesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSET_IDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def asset_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        asset_ids: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_ids", b"asset_ids", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAllowedDoublesResponse: _TypeAlias = ListAllowedDoublesResponse  # noqa: Y015

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class AssignmentServiceStub:
     """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine.
+
+    A MACHINE assignment is refused where a human's would be, and besides where the photo was certainly taken before the
+    person was born (BEFORE_BIRTH), and where the person has another face in the photo already (SAME_PHOTO_DOUBLE), unless
+    AllowDoubles says that the photo is a collage or has a mirror. Of faces given together, the first in order counts.
     """
 
     def __init__(self, channel):
@@ -65,10 +69,24 @@ class AssignmentServiceStub:
                 request_serializer=kith_dot_persons_dot_v1_dot_assignments__pb2.DeleteExclusionRequest.SerializeToString,
                 response_deserializer=kith_dot_persons_dot_v1_dot_assignments__pb2.DeleteExclusionResponse.FromString,
                 _registered_method=True)
+        self.AllowDoubles = channel.unary_unary(
+                '/kith.persons.v1.AssignmentService/AllowDoubles',
+                request_serializer=kith_dot_persons_dot_v1_dot_assignments__pb2.AllowDoublesRequest.SerializeToString,
+                response_deserializer=kith_dot_persons_dot_v1_dot_assignments__pb2.AllowDoublesResponse.FromString,
+                _registered_method=True)
+        self.ListAllowedDoubles = channel.unary_unary(
+                '/kith.persons.v1.AssignmentService/ListAllowedDoubles',
+                request_serializer=kith_dot_persons_dot_v1_dot_assignments__pb2.ListAllowedDoublesRequest.SerializeToString,
+                response_deserializer=kith_dot_persons_dot_v1_dot_assignments__pb2.ListAllowedDoublesResponse.FromString,
+                _registered_method=True)
 
 
 class AssignmentServiceServicer:
     """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine.
+
+    A MACHINE assignment is refused where a human's would be, and besides where the photo was certainly taken before the
+    person was born (BEFORE_BIRTH), and where the person has another face in the photo already (SAME_PHOTO_DOUBLE), unless
+    AllowDoubles says that the photo is a collage or has a mirror. Of faces given together, the first in order counts.
     """
 
     def AssignFace(self, request, context):
@@ -89,7 +107,8 @@ class AssignmentServiceServicer:
 
     def BatchAssignFaces(self, request, context):
         """Many faces to one person. Up to 500: at once, all or none, or with `partial` those that can go, and the others named.
-        More: as a job, with each face that could not go among its failures. Job result: {assigned, failed}.
+        More: as a job, with each face that could not go among its failures. Job result: {assigned, failed, change_id}.
+        A double that a machine may not assign is asked instead, as a suggestion, by the job and with `partial`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +130,20 @@ class AssignmentServiceServicer:
 
     def DeleteExclusion(self, request, context):
         """Takes an exclusion back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AllowDoubles(self, request, context):
+        """These photos may show one person twice (collages, mirrors), or may not again. What is assigned stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAllowedDoubles(self, request, context):
+        """Photos that may show one person twice, by asset id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +182,16 @@ def add_AssignmentServiceServicer_to_server(servicer, server):
                     request_deserializer=kith_dot_persons_dot_v1_dot_assignments__pb2.DeleteExclusionRequest.FromString,
                     response_serializer=kith_dot_persons_dot_v1_dot_assignments__pb2.DeleteExclusionResponse.SerializeToString,
             ),
+            'AllowDoubles': grpc.unary_unary_rpc_method_handler(
+                    servicer.AllowDoubles,
+                    request_deserializer=kith_dot_persons_dot_v1_dot_assignments__pb2.AllowDoublesRequest.FromString,
+                    response_serializer=kith_dot_persons_dot_v1_dot_assignments__pb2.AllowDoublesResponse.SerializeToString,
+            ),
+            'ListAllowedDoubles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAllowedDoubles,
+                    request_deserializer=kith_dot_persons_dot_v1_dot_assignments__pb2.ListAllowedDoublesRequest.FromString,
+                    response_serializer=kith_dot_persons_dot_v1_dot_assignments__pb2.ListAllowedDoublesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'kith.persons.v1.AssignmentService', rpc_method_handlers)
@@ -159,6 +202,10 @@ def add_AssignmentServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AssignmentService:
     """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine.
+
+    A MACHINE assignment is refused where a human's would be, and besides where the photo was certainly taken before the
+    person was born (BEFORE_BIRTH), and where the person has another face in the photo already (SAME_PHOTO_DOUBLE), unless
+    AllowDoubles says that the photo is a collage or has a mirror. Of faces given together, the first in order counts.
     """
 
     @staticmethod
@@ -313,6 +360,60 @@ class AssignmentService:
             '/kith.persons.v1.AssignmentService/DeleteExclusion',
             kith_dot_persons_dot_v1_dot_assignments__pb2.DeleteExclusionRequest.SerializeToString,
             kith_dot_persons_dot_v1_dot_assignments__pb2.DeleteExclusionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AllowDoubles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.persons.v1.AssignmentService/AllowDoubles',
+            kith_dot_persons_dot_v1_dot_assignments__pb2.AllowDoublesRequest.SerializeToString,
+            kith_dot_persons_dot_v1_dot_assignments__pb2.AllowDoublesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAllowedDoubles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.persons.v1.AssignmentService/ListAllowedDoubles',
+            kith_dot_persons_dot_v1_dot_assignments__pb2.ListAllowedDoublesRequest.SerializeToString,
+            kith_dot_persons_dot_v1_dot_assignments__pb2.ListAllowedDoublesResponse.FromString,
             options,
             channel_credentials,
             insecure,

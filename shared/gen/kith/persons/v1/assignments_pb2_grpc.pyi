@@ -12,7 +12,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AssignmentServiceStub:
-    """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine."""
+    """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine.
+
+    A MACHINE assignment is refused where a human's would be, and besides where the photo was certainly taken before the
+    person was born (BEFORE_BIRTH), and where the person has another face in the photo already (SAME_PHOTO_DOUBLE), unless
+    AllowDoubles says that the photo is a collage or has a mirror. Of faces given together, the first in order counts.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AssignFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.AssignFaceRequest, _assignments_pb2.AssignFaceResponse]
@@ -24,7 +29,8 @@ class AssignmentServiceStub:
     """Takes a face from its person. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if it has none."""
     BatchAssignFaces: _aio.UnaryUnaryMultiCallable[_assignments_pb2.BatchAssignFacesRequest, _assignments_pb2.BatchAssignFacesResponse]
     """Many faces to one person. Up to 500: at once, all or none, or with `partial` those that can go, and the others named.
-    More: as a job, with each face that could not go among its failures. Job result: {assigned, failed}.
+    More: as a job, with each face that could not go among its failures. Job result: {assigned, failed, change_id}.
+    A double that a machine may not assign is asked instead, as a suggestion, by the job and with `partial`.
     """
     ExcludeFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.ExcludeFaceRequest, _assignments_pb2.ExcludeFaceResponse]
     """This face is not that person, for ever. Unassigns it if it is assigned to them."""
@@ -32,9 +38,18 @@ class AssignmentServiceStub:
     """What is excluded, by person or face."""
     DeleteExclusion: _aio.UnaryUnaryMultiCallable[_assignments_pb2.DeleteExclusionRequest, _assignments_pb2.DeleteExclusionResponse]
     """Takes an exclusion back."""
+    AllowDoubles: _aio.UnaryUnaryMultiCallable[_assignments_pb2.AllowDoublesRequest, _assignments_pb2.AllowDoublesResponse]
+    """These photos may show one person twice (collages, mirrors), or may not again. What is assigned stays as it is."""
+    ListAllowedDoubles: _aio.UnaryUnaryMultiCallable[_assignments_pb2.ListAllowedDoublesRequest, _assignments_pb2.ListAllowedDoublesResponse]
+    """Photos that may show one person twice, by asset id."""
 
 class AssignmentServiceServicer:
-    """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine."""
+    """Whose face a face is. A face has one person at most; what a human said is never overwritten by a machine.
+
+    A MACHINE assignment is refused where a human's would be, and besides where the photo was certainly taken before the
+    person was born (BEFORE_BIRTH), and where the person has another face in the photo already (SAME_PHOTO_DOUBLE), unless
+    AllowDoubles says that the photo is a collage or has a mirror. Of faces given together, the first in order counts.
+    """
 
     def AssignFace(
         self,
@@ -59,7 +74,8 @@ class AssignmentServiceServicer:
         context: _aio.ServicerContext[_assignments_pb2.BatchAssignFacesRequest, _abc.Awaitable[_assignments_pb2.BatchAssignFacesResponse]],
     ) -> _abc.Awaitable[_assignments_pb2.BatchAssignFacesResponse]:
         """Many faces to one person. Up to 500: at once, all or none, or with `partial` those that can go, and the others named.
-        More: as a job, with each face that could not go among its failures. Job result: {assigned, failed}.
+        More: as a job, with each face that could not go among its failures. Job result: {assigned, failed, change_id}.
+        A double that a machine may not assign is asked instead, as a suggestion, by the job and with `partial`.
         """
 
     def ExcludeFace(
@@ -82,5 +98,19 @@ class AssignmentServiceServicer:
         context: _aio.ServicerContext[_assignments_pb2.DeleteExclusionRequest, _abc.Awaitable[_assignments_pb2.DeleteExclusionResponse]],
     ) -> _abc.Awaitable[_assignments_pb2.DeleteExclusionResponse]:
         """Takes an exclusion back."""
+
+    def AllowDoubles(
+        self,
+        request: _assignments_pb2.AllowDoublesRequest,
+        context: _aio.ServicerContext[_assignments_pb2.AllowDoublesRequest, _abc.Awaitable[_assignments_pb2.AllowDoublesResponse]],
+    ) -> _abc.Awaitable[_assignments_pb2.AllowDoublesResponse]:
+        """These photos may show one person twice (collages, mirrors), or may not again. What is assigned stays as it is."""
+
+    def ListAllowedDoubles(
+        self,
+        request: _assignments_pb2.ListAllowedDoublesRequest,
+        context: _aio.ServicerContext[_assignments_pb2.ListAllowedDoublesRequest, _abc.Awaitable[_assignments_pb2.ListAllowedDoublesResponse]],
+    ) -> _abc.Awaitable[_assignments_pb2.ListAllowedDoublesResponse]:
+        """Photos that may show one person twice, by asset id."""
 
 def add_AssignmentServiceServicer_to_server(servicer: AssignmentServiceServicer, server: _aio.Server) -> None: ...

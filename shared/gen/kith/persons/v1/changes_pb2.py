@@ -25,35 +25,45 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from kith.common.v1 import types_pb2 as kith_dot_common_dot_v1_dot_types__pb2
+from kith.persons.v1 import assignments_pb2 as kith_dot_persons_dot_v1_dot_assignments__pb2
+from kith.persons.v1 import prototypes_pb2 as kith_dot_persons_dot_v1_dot_prototypes__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkith/persons/v1/changes.proto\x12\x0fkith.persons.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1akith/common/v1/types.proto\"\xee\x02\n\x06\x43hange\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12)\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.kith.persons.v1.ChangeKind\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0b\n\x03rpc\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x12\n\nperson_ids\x18\x08 \x03(\t\x12\x10\n\x08\x66\x61\x63\x65_ids\x18\t \x03(\t\x12\'\n\x06\x62\x65\x66ore\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tundone_by\x18\x0c \x01(\t\x12\x0e\n\x06undoes\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x0f \x01(\t\"\xae\x01\n\x12ListChangesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x05 \x01(\t\x12*\n\x05kinds\x18\x06 \x03(\x0e\x32\x1b.kith.persons.v1.ChangeKind\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\"X\n\x13ListChangesResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.kith.persons.v1.Change\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x10GetChangeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\"<\n\x11GetChangeResponse\x12\'\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x17.kith.persons.v1.Change\"o\n\x11UndoChangeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x83\x01\n\x12UndoChangeResponse\x12\'\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x17.kith.persons.v1.Change\x12\x16\n\x0ereverted_count\x18\x02 \x01(\x05\x12,\n\x07skipped\x18\x03 \x03(\x0b\x32\x1b.kith.common.v1.ItemFailure\"?\n\x13WatchChangesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_cursor\x18\x02 \x01(\t\"?\n\x14WatchChangesResponse\x12\'\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x17.kith.persons.v1.Change*\xad\x03\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43HANGE_KIND_PERSON_CREATED\x10\x01\x12\x1e\n\x1a\x43HANGE_KIND_PERSON_UPDATED\x10\x02\x12\x1e\n\x1a\x43HANGE_KIND_PERSON_DELETED\x10\x03\x12 \n\x1c\x43HANGE_KIND_PERSON_UNDELETED\x10\x04\x12\x1e\n\x1a\x43HANGE_KIND_PERSONS_MERGED\x10\x05\x12\x1e\n\x1a\x43HANGE_KIND_FACES_ASSIGNED\x10\x06\x12 \n\x1c\x43HANGE_KIND_FACES_UNASSIGNED\x10\x07\x12\x1d\n\x19\x43HANGE_KIND_FACE_EXCLUDED\x10\x08\x12!\n\x1d\x43HANGE_KIND_EXCLUSION_DELETED\x10\t\x12\"\n\x1e\x43HANGE_KIND_PROTOTYPES_CHANGED\x10\n\x12\x16\n\x12\x43HANGE_KIND_UNDONE\x10\x0b\x12 \n\x1c\x43HANGE_KIND_PERSON_FORGOTTEN\x10\x0c\x32\xf3\x02\n\rChangeService\x12X\n\x0bListChanges\x12#.kith.persons.v1.ListChangesRequest\x1a$.kith.persons.v1.ListChangesResponse\x12R\n\tGetChange\x12!.kith.persons.v1.GetChangeRequest\x1a\".kith.persons.v1.GetChangeResponse\x12U\n\nUndoChange\x12\".kith.persons.v1.UndoChangeRequest\x1a#.kith.persons.v1.UndoChangeResponse\x12]\n\x0cWatchChanges\x12$.kith.persons.v1.WatchChangesRequest\x1a%.kith.persons.v1.WatchChangesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkith/persons/v1/changes.proto\x12\x0fkith.persons.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1akith/common/v1/types.proto\x1a!kith/persons/v1/assignments.proto\x1a kith/persons/v1/prototypes.proto\"\x82\x03\n\x06\x43hange\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12)\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.kith.persons.v1.ChangeKind\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0b\n\x03rpc\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x12\n\nperson_ids\x18\x08 \x03(\t\x12\x10\n\x08\x66\x61\x63\x65_ids\x18\t \x03(\t\x12\'\n\x06\x62\x65\x66ore\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tundone_by\x18\x0c \x01(\t\x12\x0e\n\x06undoes\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x0f \x01(\t\x12\x12\n\nface_count\x18\x10 \x01(\x05\"\xa0\x01\n\x08\x46\x61\x63\x65Hold\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x31\n\x06source\x18\x02 \x01(\x0e\x32!.kith.persons.v1.AssignmentSource\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12:\n\x10prototype_choice\x18\x04 \x01(\x0e\x32 .kith.persons.v1.PrototypeChoice\"\xa0\x01\n\nFaceChange\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x01 \x01(\t\x12)\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x19.kith.persons.v1.FaceHold\x12(\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x19.kith.persons.v1.FaceHold\x12\x15\n\rexcluded_from\x18\x04 \x03(\t\x12\x15\n\rallowed_again\x18\x05 \x03(\t\"f\n\x16ListChangeFacesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"^\n\x17ListChangeFacesResponse\x12*\n\x05\x66\x61\x63\x65s\x18\x01 \x03(\x0b\x32\x1b.kith.persons.v1.FaceChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xae\x01\n\x12ListChangesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x05 \x01(\t\x12*\n\x05kinds\x18\x06 \x03(\x0e\x32\x1b.kith.persons.v1.ChangeKind\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\"X\n\x13ListChangesResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.kith.persons.v1.Change\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x10GetChangeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\"<\n\x11GetChangeResponse\x12\'\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x17.kith.persons.v1.Change\"o\n\x11UndoChangeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x9a\x01\n\x12UndoChangeResponse\x12\'\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x17.kith.persons.v1.Change\x12\x16\n\x0ereverted_count\x18\x02 \x01(\x05\x12,\n\x07skipped\x18\x03 \x03(\x0b\x32\x1b.kith.common.v1.ItemFailure\x12\x15\n\rskipped_count\x18\x04 \x01(\x05\"?\n\x13WatchChangesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_cursor\x18\x02 \x01(\t\"?\n\x14WatchChangesResponse\x12\'\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x17.kith.persons.v1.Change*\xf1\x03\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43HANGE_KIND_PERSON_CREATED\x10\x01\x12\x1e\n\x1a\x43HANGE_KIND_PERSON_UPDATED\x10\x02\x12\x1e\n\x1a\x43HANGE_KIND_PERSON_DELETED\x10\x03\x12 \n\x1c\x43HANGE_KIND_PERSON_UNDELETED\x10\x04\x12\x1e\n\x1a\x43HANGE_KIND_PERSONS_MERGED\x10\x05\x12\x1e\n\x1a\x43HANGE_KIND_FACES_ASSIGNED\x10\x06\x12 \n\x1c\x43HANGE_KIND_FACES_UNASSIGNED\x10\x07\x12\x1d\n\x19\x43HANGE_KIND_FACE_EXCLUDED\x10\x08\x12!\n\x1d\x43HANGE_KIND_EXCLUSION_DELETED\x10\t\x12\"\n\x1e\x43HANGE_KIND_PROTOTYPES_CHANGED\x10\n\x12\x16\n\x12\x43HANGE_KIND_UNDONE\x10\x0b\x12 \n\x1c\x43HANGE_KIND_PERSON_FORGOTTEN\x10\x0c\x12\x1f\n\x1b\x43HANGE_KIND_DOUBLES_ALLOWED\x10\r\x12!\n\x1d\x43HANGE_KIND_MATCHER_ACTIVATED\x10\x0e\x32\xd9\x03\n\rChangeService\x12X\n\x0bListChanges\x12#.kith.persons.v1.ListChangesRequest\x1a$.kith.persons.v1.ListChangesResponse\x12R\n\tGetChange\x12!.kith.persons.v1.GetChangeRequest\x1a\".kith.persons.v1.GetChangeResponse\x12\x64\n\x0fListChangeFaces\x12\'.kith.persons.v1.ListChangeFacesRequest\x1a(.kith.persons.v1.ListChangeFacesResponse\x12U\n\nUndoChange\x12\".kith.persons.v1.UndoChangeRequest\x1a#.kith.persons.v1.UndoChangeResponse\x12]\n\x0cWatchChanges\x12$.kith.persons.v1.WatchChangesRequest\x1a%.kith.persons.v1.WatchChangesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kith.persons.v1.changes_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANGEKIND']._serialized_start=1276
-  _globals['_CHANGEKIND']._serialized_end=1705
-  _globals['_CHANGE']._serialized_start=142
-  _globals['_CHANGE']._serialized_end=508
-  _globals['_LISTCHANGESREQUEST']._serialized_start=511
-  _globals['_LISTCHANGESREQUEST']._serialized_end=685
-  _globals['_LISTCHANGESRESPONSE']._serialized_start=687
-  _globals['_LISTCHANGESRESPONSE']._serialized_end=775
-  _globals['_GETCHANGEREQUEST']._serialized_start=777
-  _globals['_GETCHANGEREQUEST']._serialized_end=834
-  _globals['_GETCHANGERESPONSE']._serialized_start=836
-  _globals['_GETCHANGERESPONSE']._serialized_end=896
-  _globals['_UNDOCHANGEREQUEST']._serialized_start=898
-  _globals['_UNDOCHANGEREQUEST']._serialized_end=1009
-  _globals['_UNDOCHANGERESPONSE']._serialized_start=1012
-  _globals['_UNDOCHANGERESPONSE']._serialized_end=1143
-  _globals['_WATCHCHANGESREQUEST']._serialized_start=1145
-  _globals['_WATCHCHANGESREQUEST']._serialized_end=1208
-  _globals['_WATCHCHANGESRESPONSE']._serialized_start=1210
-  _globals['_WATCHCHANGESRESPONSE']._serialized_end=1273
-  _globals['_CHANGESERVICE']._serialized_start=1708
-  _globals['_CHANGESERVICE']._serialized_end=2079
+  _globals['_CHANGEKIND']._serialized_start=1914
+  _globals['_CHANGEKIND']._serialized_end=2411
+  _globals['_CHANGE']._serialized_start=211
+  _globals['_CHANGE']._serialized_end=597
+  _globals['_FACEHOLD']._serialized_start=600
+  _globals['_FACEHOLD']._serialized_end=760
+  _globals['_FACECHANGE']._serialized_start=763
+  _globals['_FACECHANGE']._serialized_end=923
+  _globals['_LISTCHANGEFACESREQUEST']._serialized_start=925
+  _globals['_LISTCHANGEFACESREQUEST']._serialized_end=1027
+  _globals['_LISTCHANGEFACESRESPONSE']._serialized_start=1029
+  _globals['_LISTCHANGEFACESRESPONSE']._serialized_end=1123
+  _globals['_LISTCHANGESREQUEST']._serialized_start=1126
+  _globals['_LISTCHANGESREQUEST']._serialized_end=1300
+  _globals['_LISTCHANGESRESPONSE']._serialized_start=1302
+  _globals['_LISTCHANGESRESPONSE']._serialized_end=1390
+  _globals['_GETCHANGEREQUEST']._serialized_start=1392
+  _globals['_GETCHANGEREQUEST']._serialized_end=1449
+  _globals['_GETCHANGERESPONSE']._serialized_start=1451
+  _globals['_GETCHANGERESPONSE']._serialized_end=1511
+  _globals['_UNDOCHANGEREQUEST']._serialized_start=1513
+  _globals['_UNDOCHANGEREQUEST']._serialized_end=1624
+  _globals['_UNDOCHANGERESPONSE']._serialized_start=1627
+  _globals['_UNDOCHANGERESPONSE']._serialized_end=1781
+  _globals['_WATCHCHANGESREQUEST']._serialized_start=1783
+  _globals['_WATCHCHANGESREQUEST']._serialized_end=1846
+  _globals['_WATCHCHANGESRESPONSE']._serialized_start=1848
+  _globals['_WATCHCHANGESRESPONSE']._serialized_end=1911
+  _globals['_CHANGESERVICE']._serialized_start=2414
+  _globals['_CHANGESERVICE']._serialized_end=2887
 # @@protoc_insertion_point(module_scope)

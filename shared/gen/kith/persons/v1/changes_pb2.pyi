@@ -11,6 +11,8 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from kith.common.v1 import types_pb2 as _types_pb2
+from kith.persons.v1 import assignments_pb2 as _assignments_pb2
+from kith.persons.v1 import prototypes_pb2 as _prototypes_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -41,6 +43,8 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     CHANGE_KIND_PROTOTYPES_CHANGED: _ChangeKind.ValueType  # 10
     CHANGE_KIND_UNDONE: _ChangeKind.ValueType  # 11
     CHANGE_KIND_PERSON_FORGOTTEN: _ChangeKind.ValueType  # 12
+    CHANGE_KIND_DOUBLES_ALLOWED: _ChangeKind.ValueType  # 13
+    CHANGE_KIND_MATCHER_ACTIVATED: _ChangeKind.ValueType  # 14
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper): ...
 
@@ -57,6 +61,8 @@ CHANGE_KIND_EXCLUSION_DELETED: ChangeKind.ValueType  # 9
 CHANGE_KIND_PROTOTYPES_CHANGED: ChangeKind.ValueType  # 10
 CHANGE_KIND_UNDONE: ChangeKind.ValueType  # 11
 CHANGE_KIND_PERSON_FORGOTTEN: ChangeKind.ValueType  # 12
+CHANGE_KIND_DOUBLES_ALLOWED: ChangeKind.ValueType  # 13
+CHANGE_KIND_MATCHER_ACTIVATED: ChangeKind.ValueType  # 14
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 @_typing.final
@@ -78,6 +84,7 @@ class Change(_message.Message):
     UNDOES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    FACE_COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     library_id: _builtins.str
@@ -95,15 +102,19 @@ class Change(_message.Message):
     """Set on an undo: which change it takes back."""
     cursor: _builtins.str
     """Position in the library's ledger; for WatchChanges."""
+    face_count: _builtins.int
+    """How many faces it touched."""
     @_builtins.property
     def person_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Persons and faces it touched."""
+        """Persons it touched, and the first 500 of the faces; ListChangeFaces has them all."""
 
     @_builtins.property
     def face_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def before(self) -> _struct_pb2.Struct:
-        """The rows before and after, by kind."""
+        """The fields of persons, photos and matchers that changed: {persons: {id: {field: value}}, doubles: {asset_id: allowed},
+        matcher: id}.
+        """
 
     @_builtins.property
     def after(self) -> _struct_pb2.Struct: ...
@@ -127,14 +138,140 @@ class Change(_message.Message):
         undoes: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         cursor: _builtins.str = ...,
+        face_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "after", b"after", "before", b"before", "create_time", b"create_time", "cursor", b"cursor", "face_ids", b"face_ids", "id", b"id", "kind", b"kind", "library_id", b"library_id", "person_ids", b"person_ids", "reason", b"reason", "request_id", b"request_id", "rpc", b"rpc", "undoes", b"undoes", "undone_by", b"undone_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "after", b"after", "before", b"before", "create_time", b"create_time", "cursor", b"cursor", "face_count", b"face_count", "face_ids", b"face_ids", "id", b"id", "kind", b"kind", "library_id", b"library_id", "person_ids", b"person_ids", "reason", b"reason", "request_id", b"request_id", "rpc", b"rpc", "undoes", b"undoes", "undone_by", b"undone_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
+class FaceHold(_message.Message):
+    """A person's hold on a face."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    PROTOTYPE_CHOICE_FIELD_NUMBER: _builtins.int
+    person_id: _builtins.str
+    source: _assignments_pb2.AssignmentSource.ValueType
+    confidence: _builtins.float
+    prototype_choice: _prototypes_pb2.PrototypeChoice.ValueType
+    """What a human said of the face as a prototype."""
+    def __init__(
+        self,
+        *,
+        person_id: _builtins.str = ...,
+        source: _assignments_pb2.AssignmentSource.ValueType = ...,
+        confidence: _builtins.float = ...,
+        prototype_choice: _prototypes_pb2.PrototypeChoice.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "person_id", b"person_id", "prototype_choice", b"prototype_choice", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FaceHold: _TypeAlias = FaceHold  # noqa: Y015
+
+@_typing.final
+class FaceChange(_message.Message):
+    """What a change did to one face."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACE_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    EXCLUDED_FROM_FIELD_NUMBER: _builtins.int
+    ALLOWED_AGAIN_FIELD_NUMBER: _builtins.int
+    face_id: _builtins.str
+    @_builtins.property
+    def before(self) -> Global___FaceHold:
+        """Unset: nobody's. Both unset: only exclusions changed."""
+
+    @_builtins.property
+    def after(self) -> Global___FaceHold: ...
+    @_builtins.property
+    def excluded_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Persons it was excluded from, and may be again."""
+
+    @_builtins.property
+    def allowed_again(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        face_id: _builtins.str = ...,
+        before: Global___FaceHold | None = ...,
+        after: Global___FaceHold | None = ...,
+        excluded_from: _abc.Iterable[_builtins.str] | None = ...,
+        allowed_again: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "allowed_again", b"allowed_again", "before", b"before", "excluded_from", b"excluded_from", "face_id", b"face_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FaceChange: _TypeAlias = FaceChange  # noqa: Y015
+
+@_typing.final
+class ListChangeFacesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    change_id: _builtins.str
+    """Required."""
+    page_size: _builtins.int
+    """Default 100, at most 1000."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+        change_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id", "library_id", b"library_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangeFacesRequest: _TypeAlias = ListChangeFacesRequest  # noqa: Y015
+
+@_typing.final
+class ListChangeFacesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaceChange]: ...
+    def __init__(
+        self,
+        *,
+        faces: _abc.Iterable[Global___FaceChange] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faces", b"faces", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangeFacesResponse: _TypeAlias = ListChangeFacesResponse  # noqa: Y015
 
 @_typing.final
 class ListChangesRequest(_message.Message):
@@ -280,14 +417,19 @@ class UndoChangeResponse(_message.Message):
     CHANGE_FIELD_NUMBER: _builtins.int
     REVERTED_COUNT_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
     reverted_count: _builtins.int
+    """Faces, exclusions, persons and photos."""
+    skipped_count: _builtins.int
     @_builtins.property
     def change(self) -> Global___Change:
-        """The undo, itself a change."""
+        """The undo, itself a change; unset if there was nothing left to revert, or with `dry_run`."""
 
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ItemFailure]:
-        """What was left alone because it changed since, by id."""
+        """What was left alone because it changed since (CHANGED_SINCE) or cannot be so again, by id of face, person or photo; the
+        first 1000.
+        """
 
     def __init__(
         self,
@@ -295,10 +437,11 @@ class UndoChangeResponse(_message.Message):
         change: Global___Change | None = ...,
         reverted_count: _builtins.int = ...,
         skipped: _abc.Iterable[_types_pb2.ItemFailure] | None = ...,
+        skipped_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "reverted_count", b"reverted_count", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "reverted_count", b"reverted_count", "skipped", b"skipped", "skipped_count", b"skipped_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

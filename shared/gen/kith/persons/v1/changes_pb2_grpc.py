@@ -45,6 +45,11 @@ class ChangeServiceStub:
                 request_serializer=kith_dot_persons_dot_v1_dot_changes__pb2.GetChangeRequest.SerializeToString,
                 response_deserializer=kith_dot_persons_dot_v1_dot_changes__pb2.GetChangeResponse.FromString,
                 _registered_method=True)
+        self.ListChangeFaces = channel.unary_unary(
+                '/kith.persons.v1.ChangeService/ListChangeFaces',
+                request_serializer=kith_dot_persons_dot_v1_dot_changes__pb2.ListChangeFacesRequest.SerializeToString,
+                response_deserializer=kith_dot_persons_dot_v1_dot_changes__pb2.ListChangeFacesResponse.FromString,
+                _registered_method=True)
         self.UndoChange = channel.unary_unary(
                 '/kith.persons.v1.ChangeService/UndoChange',
                 request_serializer=kith_dot_persons_dot_v1_dot_changes__pb2.UndoChangeRequest.SerializeToString,
@@ -74,8 +79,16 @@ class ChangeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListChangeFaces(self, request, context):
+        """What a change did to each face, by face id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UndoChange(self, request, context):
-        """Takes a change back, at any time. What was changed again since is left alone and named.
+        """Takes a change back, at any time; an undo can be undone itself. What was changed again since is left alone and named.
+        FAILED_PRECONDITION, CHANGE_NOT_UNDOABLE if it is undone already, or is about a person who was forgotten.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +113,11 @@ def add_ChangeServiceServicer_to_server(servicer, server):
                     servicer.GetChange,
                     request_deserializer=kith_dot_persons_dot_v1_dot_changes__pb2.GetChangeRequest.FromString,
                     response_serializer=kith_dot_persons_dot_v1_dot_changes__pb2.GetChangeResponse.SerializeToString,
+            ),
+            'ListChangeFaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChangeFaces,
+                    request_deserializer=kith_dot_persons_dot_v1_dot_changes__pb2.ListChangeFacesRequest.FromString,
+                    response_serializer=kith_dot_persons_dot_v1_dot_changes__pb2.ListChangeFacesResponse.SerializeToString,
             ),
             'UndoChange': grpc.unary_unary_rpc_method_handler(
                     servicer.UndoChange,
@@ -167,6 +185,33 @@ class ChangeService:
             '/kith.persons.v1.ChangeService/GetChange',
             kith_dot_persons_dot_v1_dot_changes__pb2.GetChangeRequest.SerializeToString,
             kith_dot_persons_dot_v1_dot_changes__pb2.GetChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChangeFaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.persons.v1.ChangeService/ListChangeFaces',
+            kith_dot_persons_dot_v1_dot_changes__pb2.ListChangeFacesRequest.SerializeToString,
+            kith_dot_persons_dot_v1_dot_changes__pb2.ListChangeFacesResponse.FromString,
             options,
             channel_credentials,
             insecure,

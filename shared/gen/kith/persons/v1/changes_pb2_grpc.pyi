@@ -18,8 +18,12 @@ class ChangeServiceStub:
     ListChanges: _aio.UnaryUnaryMultiCallable[_changes_pb2.ListChangesRequest, _changes_pb2.ListChangesResponse]
     """Changes of a library, newest first."""
     GetChange: _aio.UnaryUnaryMultiCallable[_changes_pb2.GetChangeRequest, _changes_pb2.GetChangeResponse]
+    ListChangeFaces: _aio.UnaryUnaryMultiCallable[_changes_pb2.ListChangeFacesRequest, _changes_pb2.ListChangeFacesResponse]
+    """What a change did to each face, by face id."""
     UndoChange: _aio.UnaryUnaryMultiCallable[_changes_pb2.UndoChangeRequest, _changes_pb2.UndoChangeResponse]
-    """Takes a change back, at any time. What was changed again since is left alone and named."""
+    """Takes a change back, at any time; an undo can be undone itself. What was changed again since is left alone and named.
+    FAILED_PRECONDITION, CHANGE_NOT_UNDOABLE if it is undone already, or is about a person who was forgotten.
+    """
     WatchChanges: _aio.UnaryStreamMultiCallable[_changes_pb2.WatchChangesRequest, _changes_pb2.WatchChangesResponse]
     """Changes as they happen, from a cursor on, without gap or double. Not subject to the 60 s cap."""
 
@@ -39,12 +43,21 @@ class ChangeServiceServicer:
         context: _aio.ServicerContext[_changes_pb2.GetChangeRequest, _abc.Awaitable[_changes_pb2.GetChangeResponse]],
     ) -> _abc.Awaitable[_changes_pb2.GetChangeResponse]: ...
 
+    def ListChangeFaces(
+        self,
+        request: _changes_pb2.ListChangeFacesRequest,
+        context: _aio.ServicerContext[_changes_pb2.ListChangeFacesRequest, _abc.Awaitable[_changes_pb2.ListChangeFacesResponse]],
+    ) -> _abc.Awaitable[_changes_pb2.ListChangeFacesResponse]:
+        """What a change did to each face, by face id."""
+
     def UndoChange(
         self,
         request: _changes_pb2.UndoChangeRequest,
         context: _aio.ServicerContext[_changes_pb2.UndoChangeRequest, _abc.Awaitable[_changes_pb2.UndoChangeResponse]],
     ) -> _abc.Awaitable[_changes_pb2.UndoChangeResponse]:
-        """Takes a change back, at any time. What was changed again since is left alone and named."""
+        """Takes a change back, at any time; an undo can be undone itself. What was changed again since is left alone and named.
+        FAILED_PRECONDITION, CHANGE_NOT_UNDOABLE if it is undone already, or is about a person who was forgotten.
+        """
 
     def WatchChanges(
         self,

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kith.jobs.v1 import jobs_pb2 as kith_dot_jobs_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkith/persons/v1/matcher.proto\x12\x0fkith.persons.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kith/jobs/v1/jobs.proto\"3\n\x0cSeparability\x12\x0b\n\x03\x65\x65r\x18\x01 \x01(\x01\x12\x16\n\x0etar_at_far_1e3\x18\x02 \x01(\x01\"\x91\x02\n\x07Matcher\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\x05\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12-\n\x06\x62\x65\x66ore\x18\x06 \x01(\x0b\x32\x1d.kith.persons.v1.Separability\x12,\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x1d.kith.persons.v1.Separability\x12\x0f\n\x07persons\x18\x08 \x01(\x05\x12\r\n\x05\x66\x61\x63\x65s\x18\t \x01(\x05\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\x13TrainMatcherRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x1a\n\x12\x61\x63tivate_if_better\x18\x02 \x01(\x08\x12\x17\n\x0frecluster_after\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"6\n\x14TrainMatcherResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\";\n\x11GetMatcherRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nmatcher_id\x18\x02 \x01(\t\"?\n\x12GetMatcherResponse\x12)\n\x07matcher\x18\x01 \x01(\x0b\x32\x18.kith.persons.v1.Matcher\"T\n\x16\x41\x63tivateMatcherRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nmatcher_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"D\n\x17\x41\x63tivateMatcherResponse\x12)\n\x07matcher\x18\x01 \x01(\x0b\x32\x18.kith.persons.v1.Matcher2\xaa\x02\n\x0eMatcherService\x12[\n\x0cTrainMatcher\x12$.kith.persons.v1.TrainMatcherRequest\x1a%.kith.persons.v1.TrainMatcherResponse\x12U\n\nGetMatcher\x12\".kith.persons.v1.GetMatcherRequest\x1a#.kith.persons.v1.GetMatcherResponse\x12\x64\n\x0f\x41\x63tivateMatcher\x12\'.kith.persons.v1.ActivateMatcherRequest\x1a(.kith.persons.v1.ActivateMatcherResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkith/persons/v1/matcher.proto\x12\x0fkith.persons.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kith/jobs/v1/jobs.proto\"3\n\x0cSeparability\x12\x0b\n\x03\x65\x65r\x18\x01 \x01(\x01\x12\x16\n\x0etar_at_far_1e3\x18\x02 \x01(\x01\"\xf6\x02\n\x07Matcher\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\x05\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12-\n\x06\x62\x65\x66ore\x18\x06 \x01(\x0b\x32\x1d.kith.persons.v1.Separability\x12,\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x1d.kith.persons.v1.Separability\x12\x0f\n\x07persons\x18\x08 \x01(\x05\x12\r\n\x05\x66\x61\x63\x65s\x18\t \x01(\x05\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10held_out_persons\x18\x0b \x01(\x05\x12\x16\n\x0eheld_out_faces\x18\x0c \x01(\x05\x12\x31\n\ractivate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\x13TrainMatcherRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x1a\n\x12\x61\x63tivate_if_better\x18\x02 \x01(\x08\x12\x17\n\x0frecluster_after\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"6\n\x14TrainMatcherResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\";\n\x11GetMatcherRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nmatcher_id\x18\x02 \x01(\t\"?\n\x12GetMatcherResponse\x12)\n\x07matcher\x18\x01 \x01(\x0b\x32\x18.kith.persons.v1.Matcher\"P\n\x13ListMatchersRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x14ListMatchersResponse\x12*\n\x08matchers\x18\x01 \x03(\x0b\x32\x18.kith.persons.v1.Matcher\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x16\x41\x63tivateMatcherRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nmatcher_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"W\n\x17\x41\x63tivateMatcherResponse\x12)\n\x07matcher\x18\x01 \x01(\x0b\x32\x18.kith.persons.v1.Matcher\x12\x11\n\tchange_id\x18\x02 \x01(\t2\x87\x03\n\x0eMatcherService\x12[\n\x0cTrainMatcher\x12$.kith.persons.v1.TrainMatcherRequest\x1a%.kith.persons.v1.TrainMatcherResponse\x12U\n\nGetMatcher\x12\".kith.persons.v1.GetMatcherRequest\x1a#.kith.persons.v1.GetMatcherResponse\x12[\n\x0cListMatchers\x12$.kith.persons.v1.ListMatchersRequest\x1a%.kith.persons.v1.ListMatchersResponse\x12\x64\n\x0f\x41\x63tivateMatcher\x12\'.kith.persons.v1.ActivateMatcherRequest\x1a(.kith.persons.v1.ActivateMatcherResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEPARABILITY']._serialized_start=108
   _globals['_SEPARABILITY']._serialized_end=159
   _globals['_MATCHER']._serialized_start=162
-  _globals['_MATCHER']._serialized_end=435
-  _globals['_TRAINMATCHERREQUEST']._serialized_start=437
-  _globals['_TRAINMATCHERREQUEST']._serialized_end=551
-  _globals['_TRAINMATCHERRESPONSE']._serialized_start=553
-  _globals['_TRAINMATCHERRESPONSE']._serialized_end=607
-  _globals['_GETMATCHERREQUEST']._serialized_start=609
-  _globals['_GETMATCHERREQUEST']._serialized_end=668
-  _globals['_GETMATCHERRESPONSE']._serialized_start=670
-  _globals['_GETMATCHERRESPONSE']._serialized_end=733
-  _globals['_ACTIVATEMATCHERREQUEST']._serialized_start=735
-  _globals['_ACTIVATEMATCHERREQUEST']._serialized_end=819
-  _globals['_ACTIVATEMATCHERRESPONSE']._serialized_start=821
-  _globals['_ACTIVATEMATCHERRESPONSE']._serialized_end=889
-  _globals['_MATCHERSERVICE']._serialized_start=892
-  _globals['_MATCHERSERVICE']._serialized_end=1190
+  _globals['_MATCHER']._serialized_end=536
+  _globals['_TRAINMATCHERREQUEST']._serialized_start=538
+  _globals['_TRAINMATCHERREQUEST']._serialized_end=652
+  _globals['_TRAINMATCHERRESPONSE']._serialized_start=654
+  _globals['_TRAINMATCHERRESPONSE']._serialized_end=708
+  _globals['_GETMATCHERREQUEST']._serialized_start=710
+  _globals['_GETMATCHERREQUEST']._serialized_end=769
+  _globals['_GETMATCHERRESPONSE']._serialized_start=771
+  _globals['_GETMATCHERRESPONSE']._serialized_end=834
+  _globals['_LISTMATCHERSREQUEST']._serialized_start=836
+  _globals['_LISTMATCHERSREQUEST']._serialized_end=916
+  _globals['_LISTMATCHERSRESPONSE']._serialized_start=918
+  _globals['_LISTMATCHERSRESPONSE']._serialized_end=1009
+  _globals['_ACTIVATEMATCHERREQUEST']._serialized_start=1011
+  _globals['_ACTIVATEMATCHERREQUEST']._serialized_end=1095
+  _globals['_ACTIVATEMATCHERRESPONSE']._serialized_start=1097
+  _globals['_ACTIVATEMATCHERRESPONSE']._serialized_end=1184
+  _globals['_MATCHERSERVICE']._serialized_start=1187
+  _globals['_MATCHERSERVICE']._serialized_end=1578
 # @@protoc_insertion_point(module_scope)

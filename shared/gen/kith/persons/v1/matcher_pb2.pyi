@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from kith.jobs.v1 import jobs_pb2 as _jobs_pb2
 import builtins as _builtins
 import sys
@@ -58,19 +60,28 @@ class Matcher(_message.Message):
     PERSONS_FIELD_NUMBER: _builtins.int
     FACES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    HELD_OUT_PERSONS_FIELD_NUMBER: _builtins.int
+    HELD_OUT_FACES_FIELD_NUMBER: _builtins.int
+    ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     library_id: _builtins.str
     model_version: _builtins.str
     dimension: _builtins.int
     active: _builtins.bool
     persons: _builtins.int
+    """Trained on."""
     faces: _builtins.int
+    held_out_persons: _builtins.int
+    """Measured on, none of them trained on."""
+    held_out_faces: _builtins.int
     @_builtins.property
     def before(self) -> Global___Separability: ...
     @_builtins.property
     def after(self) -> Global___Separability: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def activate_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -84,10 +95,13 @@ class Matcher(_message.Message):
         persons: _builtins.int = ...,
         faces: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        held_out_persons: _builtins.int = ...,
+        held_out_faces: _builtins.int = ...,
+        activate_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "after", b"after", "before", b"before", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "after", b"after", "before", b"before", "create_time", b"create_time", "dimension", b"dimension", "faces", b"faces", "id", b"id", "library_id", b"library_id", "model_version", b"model_version", "persons", b"persons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "active", b"active", "after", b"after", "before", b"before", "create_time", b"create_time", "dimension", b"dimension", "faces", b"faces", "held_out_faces", b"held_out_faces", "held_out_persons", b"held_out_persons", "id", b"id", "library_id", b"library_id", "model_version", b"model_version", "persons", b"persons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,6 +201,55 @@ class GetMatcherResponse(_message.Message):
 Global___GetMatcherResponse: _TypeAlias = GetMatcherResponse  # noqa: Y015
 
 @_typing.final
+class ListMatchersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    page_size: _builtins.int
+    """Default 50, at most 500."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_id", b"library_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMatchersRequest: _TypeAlias = ListMatchersRequest  # noqa: Y015
+
+@_typing.final
+class ListMatchersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def matchers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Matcher]: ...
+    def __init__(
+        self,
+        *,
+        matchers: _abc.Iterable[Global___Matcher] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matchers", b"matchers", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMatchersResponse: _TypeAlias = ListMatchersResponse  # noqa: Y015
+
+@_typing.final
 class ActivateMatcherRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -217,16 +280,22 @@ class ActivateMatcherResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MATCHER_FIELD_NUMBER: _builtins.int
+    CHANGE_ID_FIELD_NUMBER: _builtins.int
+    change_id: _builtins.str
+    """Empty if nothing changed."""
     @_builtins.property
-    def matcher(self) -> Global___Matcher: ...
+    def matcher(self) -> Global___Matcher:
+        """The active one; unset if none."""
+
     def __init__(
         self,
         *,
         matcher: Global___Matcher | None = ...,
+        change_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matcher", b"matcher"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matcher", b"matcher"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id", "matcher", b"matcher"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class MatcherServiceStub:
                 request_serializer=kith_dot_persons_dot_v1_dot_matcher__pb2.GetMatcherRequest.SerializeToString,
                 response_deserializer=kith_dot_persons_dot_v1_dot_matcher__pb2.GetMatcherResponse.FromString,
                 _registered_method=True)
+        self.ListMatchers = channel.unary_unary(
+                '/kith.persons.v1.MatcherService/ListMatchers',
+                request_serializer=kith_dot_persons_dot_v1_dot_matcher__pb2.ListMatchersRequest.SerializeToString,
+                response_deserializer=kith_dot_persons_dot_v1_dot_matcher__pb2.ListMatchersResponse.FromString,
+                _registered_method=True)
         self.ActivateMatcher = channel.unary_unary(
                 '/kith.persons.v1.MatcherService/ActivateMatcher',
                 request_serializer=kith_dot_persons_dot_v1_dot_matcher__pb2.ActivateMatcherRequest.SerializeToString,
@@ -70,6 +75,13 @@ class MatcherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMatchers(self, request, context):
+        """Every matcher of a library, latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ActivateMatcher(self, request, context):
         """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space.
         """
@@ -89,6 +101,11 @@ def add_MatcherServiceServicer_to_server(servicer, server):
                     servicer.GetMatcher,
                     request_deserializer=kith_dot_persons_dot_v1_dot_matcher__pb2.GetMatcherRequest.FromString,
                     response_serializer=kith_dot_persons_dot_v1_dot_matcher__pb2.GetMatcherResponse.SerializeToString,
+            ),
+            'ListMatchers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMatchers,
+                    request_deserializer=kith_dot_persons_dot_v1_dot_matcher__pb2.ListMatchersRequest.FromString,
+                    response_serializer=kith_dot_persons_dot_v1_dot_matcher__pb2.ListMatchersResponse.SerializeToString,
             ),
             'ActivateMatcher': grpc.unary_unary_rpc_method_handler(
                     servicer.ActivateMatcher,
@@ -151,6 +168,33 @@ class MatcherService:
             '/kith.persons.v1.MatcherService/GetMatcher',
             kith_dot_persons_dot_v1_dot_matcher__pb2.GetMatcherRequest.SerializeToString,
             kith_dot_persons_dot_v1_dot_matcher__pb2.GetMatcherResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMatchers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.persons.v1.MatcherService/ListMatchers',
+            kith_dot_persons_dot_v1_dot_matcher__pb2.ListMatchersRequest.SerializeToString,
+            kith_dot_persons_dot_v1_dot_matcher__pb2.ListMatchersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,6 +19,8 @@ class MatcherServiceStub:
     """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after}."""
     GetMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.GetMatcherRequest, _matcher_pb2.GetMatcherResponse]
     """The active matcher, or a given one."""
+    ListMatchers: _aio.UnaryUnaryMultiCallable[_matcher_pb2.ListMatchersRequest, _matcher_pb2.ListMatchersResponse]
+    """Every matcher of a library, latest first."""
     ActivateMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.ActivateMatcherRequest, _matcher_pb2.ActivateMatcherResponse]
     """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space."""
 
@@ -38,6 +40,13 @@ class MatcherServiceServicer:
         context: _aio.ServicerContext[_matcher_pb2.GetMatcherRequest, _abc.Awaitable[_matcher_pb2.GetMatcherResponse]],
     ) -> _abc.Awaitable[_matcher_pb2.GetMatcherResponse]:
         """The active matcher, or a given one."""
+
+    def ListMatchers(
+        self,
+        request: _matcher_pb2.ListMatchersRequest,
+        context: _aio.ServicerContext[_matcher_pb2.ListMatchersRequest, _abc.Awaitable[_matcher_pb2.ListMatchersResponse]],
+    ) -> _abc.Awaitable[_matcher_pb2.ListMatchersResponse]:
+        """Every matcher of a library, latest first."""
 
     def ActivateMatcher(
         self,

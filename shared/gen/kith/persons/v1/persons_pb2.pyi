@@ -59,6 +59,8 @@ class _PersonOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PersonOrd
     """Most faces first."""
     PERSON_ORDER_LAST_SEEN: _PersonOrder.ValueType  # 3
     """Latest first."""
+    PERSON_ORDER_LIKENESS: _PersonOrder.ValueType  # 4
+    """The default with `name_like`, and only with it: most alike first."""
 
 class PersonOrder(_PersonOrder, metaclass=_PersonOrderEnumTypeWrapper): ...
 
@@ -69,6 +71,8 @@ PERSON_ORDER_FACE_COUNT: PersonOrder.ValueType  # 2
 """Most faces first."""
 PERSON_ORDER_LAST_SEEN: PersonOrder.ValueType  # 3
 """Latest first."""
+PERSON_ORDER_LIKENESS: PersonOrder.ValueType  # 4
+"""The default with `name_like`, and only with it: most alike first."""
 Global___PersonOrder: _TypeAlias = PersonOrder  # noqa: Y015
 
 @_typing.final
@@ -300,7 +304,7 @@ class ListPersonsRequest(_message.Message):
     name_prefix: _builtins.str
     """Names that begin so, case and Unicode form aside."""
     name_like: _builtins.str
-    """Names like this one (trigram similarity)."""
+    """Names like this one: at least 0.3 of the trigrams of both are common to both."""
     has_birth_date: _builtins.bool
     """Only with (true) or without (false) a birth date."""
     order: Global___PersonOrder.ValueType
@@ -574,11 +578,15 @@ class MergePersonsResponse(_message.Message):
     EXCLUSIONS_MOVED_FIELD_NUMBER: _builtins.int
     SUGGESTIONS_MOVED_FIELD_NUMBER: _builtins.int
     CHANGE_ID_FIELD_NUMBER: _builtins.int
+    FACES_UNASSIGNED_FIELD_NUMBER: _builtins.int
     faces_moved: _builtins.int
     prototypes_moved: _builtins.int
     exclusions_moved: _builtins.int
     suggestions_moved: _builtins.int
+    """Open questions, which follow within moments."""
     change_id: _builtins.str
+    faces_unassigned: _builtins.int
+    """Faces a machine had assigned to one of the two that a human has excluded from the other: nobody's now."""
     @_builtins.property
     def survivor(self) -> Global___Person: ...
     def __init__(
@@ -590,10 +598,11 @@ class MergePersonsResponse(_message.Message):
         exclusions_moved: _builtins.int = ...,
         suggestions_moved: _builtins.int = ...,
         change_id: _builtins.str = ...,
+        faces_unassigned: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["survivor", b"survivor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id", "exclusions_moved", b"exclusions_moved", "faces_moved", b"faces_moved", "prototypes_moved", b"prototypes_moved", "suggestions_moved", b"suggestions_moved", "survivor", b"survivor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id", "exclusions_moved", b"exclusions_moved", "faces_moved", b"faces_moved", "faces_unassigned", b"faces_unassigned", "prototypes_moved", b"prototypes_moved", "suggestions_moved", b"suggestions_moved", "survivor", b"survivor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -922,19 +931,29 @@ class MovePersonPhotosResponse(_message.Message):
     TARGET_PERSON_ID_FIELD_NUMBER: _builtins.int
     FACES_MOVED_FIELD_NUMBER: _builtins.int
     CHANGE_ID_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    TARGET_CREATED_FIELD_NUMBER: _builtins.int
     target_person_id: _builtins.str
+    """Empty on a dry run that would create the person."""
     faces_moved: _builtins.int
     change_id: _builtins.str
+    target_created: _builtins.bool
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ItemFailure]:
+        """Faces that a human has excluded from the target: they stay."""
+
     def __init__(
         self,
         *,
         target_person_id: _builtins.str = ...,
         faces_moved: _builtins.int = ...,
         change_id: _builtins.str = ...,
+        failures: _abc.Iterable[_types_pb2.ItemFailure] | None = ...,
+        target_created: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id", "faces_moved", b"faces_moved", "target_person_id", b"target_person_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id", "faces_moved", b"faces_moved", "failures", b"failures", "target_created", b"target_created", "target_person_id", b"target_person_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -143,8 +143,9 @@ class PersonServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MergePersons(self, request, context):
-        """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor. UndoChange takes it
-        back at any time.
+        """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor, who if merged already
+        stands for whom they are part of now. FAILED_PRECONDITION, BIRTH_DATES_DIFFER if both have one, they differ, and
+        `birth_date` does not decide. UndoChange takes it back at any time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

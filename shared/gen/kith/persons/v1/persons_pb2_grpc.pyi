@@ -27,8 +27,9 @@ class PersonServiceStub:
     """Soft delete: the person and all its assignments are put away until UndeletePerson."""
     UndeletePerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.UndeletePersonRequest, _persons_pb2.UndeletePersonResponse]
     MergePersons: _aio.UnaryUnaryMultiCallable[_persons_pb2.MergePersonsRequest, _persons_pb2.MergePersonsResponse]
-    """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor. UndoChange takes it
-    back at any time.
+    """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor, who if merged already
+    stands for whom they are part of now. FAILED_PRECONDITION, BIRTH_DATES_DIFFER if both have one, they differ, and
+    `birth_date` does not decide. UndoChange takes it back at any time.
     """
     ListPeople: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPeopleRequest, _persons_pb2.ListPeopleResponse]
     """Persons and unnamed clusters in one list, persons first, by face count."""
@@ -92,8 +93,9 @@ class PersonServiceServicer:
         request: _persons_pb2.MergePersonsRequest,
         context: _aio.ServicerContext[_persons_pb2.MergePersonsRequest, _abc.Awaitable[_persons_pb2.MergePersonsResponse]],
     ) -> _abc.Awaitable[_persons_pb2.MergePersonsResponse]:
-        """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor. UndoChange takes it
-        back at any time.
+        """Two persons are one: moves assignments, prototypes, exclusions and suggestions into the survivor, who if merged already
+        stands for whom they are part of now. FAILED_PRECONDITION, BIRTH_DATES_DIFFER if both have one, they differ, and
+        `birth_date` does not decide. UndoChange takes it back at any time.
         """
 
     def ListPeople(

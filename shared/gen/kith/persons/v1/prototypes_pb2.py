@@ -26,47 +26,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kith.common.v1 import types_pb2 as kith_dot_common_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kith/persons/v1/prototypes.proto\x12\x0fkith.persons.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1akith/common/v1/types.proto\"\xd1\x01\n\tPrototype\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12,\n\x04role\x18\x03 \x01(\x0e\x32\x1e.kith.persons.v1.PrototypeRole\x12 \n\x03\x65ra\x18\x04 \x01(\x0e\x32\x13.kith.common.v1.Era\x12\x0e\n\x06pinned\x18\x05 \x01(\x08\x12\x0f\n\x07quality\x18\x06 \x01(\x02\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x15ListPrototypesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\"H\n\x16ListPrototypesResponse\x12.\n\nprototypes\x18\x01 \x03(\x0b\x32\x1a.kith.persons.v1.Prototype\"Q\n\x16\x43reatePrototypeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"[\n\x17\x43reatePrototypeResponse\x12-\n\tprototype\x18\x01 \x01(\x0b\x32\x1a.kith.persons.v1.Prototype\x12\x11\n\tchange_id\x18\x02 \x01(\t\"Q\n\x16\x44\x65letePrototypeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\",\n\x17\x44\x65letePrototypeResponse\x12\x11\n\tchange_id\x18\x01 \x01(\t\"N\n\x13PinPrototypeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"X\n\x14PinPrototypeResponse\x12-\n\tprototype\x18\x01 \x01(\x0b\x32\x1a.kith.persons.v1.Prototype\x12\x11\n\tchange_id\x18\x02 \x01(\t\"P\n\x15UnpinPrototypeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"Z\n\x16UnpinPrototypeResponse\x12-\n\tprototype\x18\x01 \x01(\x0b\x32\x1a.kith.persons.v1.Prototype\x12\x11\n\tchange_id\x18\x02 \x01(\t\"W\n\x1aRecomputePrototypesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"`\n\x1bRecomputePrototypesResponse\x12.\n\nprototypes\x18\x01 \x03(\x0b\x32\x1a.kith.persons.v1.Prototype\x12\x11\n\tchange_id\x18\x02 \x01(\t\">\n\x15GetEraCoverageRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\"l\n\x0b\x45raCoverage\x12 \n\x03\x65ra\x18\x01 \x01(\x0e\x32\x13.kith.common.v1.Era\x12\x12\n\nface_count\x18\x02 \x01(\x05\x12\x17\n\x0fprototype_count\x18\x03 \x01(\x05\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\"D\n\x16GetEraCoverageResponse\x12*\n\x04\x65ras\x18\x01 \x03(\x0b\x32\x1c.kith.persons.v1.EraCoverage*\xa2\x01\n\rPrototypeRole\x12\x1e\n\x1aPROTOTYPE_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROTOTYPE_ROLE_PRIMARY\x10\x01\x12\x1b\n\x17PROTOTYPE_ROLE_EXEMPLAR\x10\x02\x12\x1b\n\x17PROTOTYPE_ROLE_TEMPORAL\x10\x03\x12\x1b\n\x17PROTOTYPE_ROLE_FALLBACK\x10\x04\x32\xd6\x05\n\x10PrototypeService\x12\x61\n\x0eListPrototypes\x12&.kith.persons.v1.ListPrototypesRequest\x1a\'.kith.persons.v1.ListPrototypesResponse\x12\x64\n\x0f\x43reatePrototype\x12\'.kith.persons.v1.CreatePrototypeRequest\x1a(.kith.persons.v1.CreatePrototypeResponse\x12\x64\n\x0f\x44\x65letePrototype\x12\'.kith.persons.v1.DeletePrototypeRequest\x1a(.kith.persons.v1.DeletePrototypeResponse\x12[\n\x0cPinPrototype\x12$.kith.persons.v1.PinPrototypeRequest\x1a%.kith.persons.v1.PinPrototypeResponse\x12\x61\n\x0eUnpinPrototype\x12&.kith.persons.v1.UnpinPrototypeRequest\x1a\'.kith.persons.v1.UnpinPrototypeResponse\x12p\n\x13RecomputePrototypes\x12+.kith.persons.v1.RecomputePrototypesRequest\x1a,.kith.persons.v1.RecomputePrototypesResponse\x12\x61\n\x0eGetEraCoverage\x12&.kith.persons.v1.GetEraCoverageRequest\x1a\'.kith.persons.v1.GetEraCoverageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kith/persons/v1/prototypes.proto\x12\x0fkith.persons.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1akith/common/v1/types.proto\"\x83\x02\n\tPrototype\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12,\n\x04role\x18\x03 \x01(\x0e\x32\x1e.kith.persons.v1.PrototypeRole\x12 \n\x03\x65ra\x18\x04 \x01(\x0e\x32\x13.kith.common.v1.Era\x12\x0e\n\x06pinned\x18\x05 \x01(\x08\x12\x0f\n\x07quality\x18\x06 \x01(\x02\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06\x63hoice\x18\x08 \x01(\x0e\x32 .kith.persons.v1.PrototypeChoice\">\n\x15ListPrototypesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\"H\n\x16ListPrototypesResponse\x12.\n\nprototypes\x18\x01 \x03(\x0b\x32\x1a.kith.persons.v1.Prototype\"Q\n\x16\x43reatePrototypeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"[\n\x17\x43reatePrototypeResponse\x12-\n\tprototype\x18\x01 \x01(\x0b\x32\x1a.kith.persons.v1.Prototype\x12\x11\n\tchange_id\x18\x02 \x01(\t\"Q\n\x16\x44\x65letePrototypeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\",\n\x17\x44\x65letePrototypeResponse\x12\x11\n\tchange_id\x18\x01 \x01(\t\"N\n\x13PinPrototypeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"X\n\x14PinPrototypeResponse\x12-\n\tprototype\x18\x01 \x01(\x0b\x32\x1a.kith.persons.v1.Prototype\x12\x11\n\tchange_id\x18\x02 \x01(\t\"P\n\x15UnpinPrototypeRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"Z\n\x16UnpinPrototypeResponse\x12-\n\tprototype\x18\x01 \x01(\x0b\x32\x1a.kith.persons.v1.Prototype\x12\x11\n\tchange_id\x18\x02 \x01(\t\"W\n\x1aRecomputePrototypesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"`\n\x1bRecomputePrototypesResponse\x12.\n\nprototypes\x18\x01 \x03(\x0b\x32\x1a.kith.persons.v1.Prototype\x12\x11\n\tchange_id\x18\x02 \x01(\t\">\n\x15GetEraCoverageRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\"l\n\x0b\x45raCoverage\x12 \n\x03\x65ra\x18\x01 \x01(\x0e\x32\x13.kith.common.v1.Era\x12\x12\n\nface_count\x18\x02 \x01(\x05\x12\x17\n\x0fprototype_count\x18\x03 \x01(\x05\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\"D\n\x16GetEraCoverageResponse\x12*\n\x04\x65ras\x18\x01 \x03(\x0b\x32\x1c.kith.persons.v1.EraCoverage*\xa2\x01\n\rPrototypeRole\x12\x1e\n\x1aPROTOTYPE_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROTOTYPE_ROLE_PRIMARY\x10\x01\x12\x1b\n\x17PROTOTYPE_ROLE_EXEMPLAR\x10\x02\x12\x1b\n\x17PROTOTYPE_ROLE_TEMPORAL\x10\x03\x12\x1b\n\x17PROTOTYPE_ROLE_FALLBACK\x10\x04*\x8b\x01\n\x0fPrototypeChoice\x12 \n\x1cPROTOTYPE_CHOICE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PROTOTYPE_CHOICE_PINNED\x10\x01\x12\x1b\n\x17PROTOTYPE_CHOICE_CHOSEN\x10\x02\x12\x1c\n\x18PROTOTYPE_CHOICE_REFUSED\x10\x03\x32\xd6\x05\n\x10PrototypeService\x12\x61\n\x0eListPrototypes\x12&.kith.persons.v1.ListPrototypesRequest\x1a\'.kith.persons.v1.ListPrototypesResponse\x12\x64\n\x0f\x43reatePrototype\x12\'.kith.persons.v1.CreatePrototypeRequest\x1a(.kith.persons.v1.CreatePrototypeResponse\x12\x64\n\x0f\x44\x65letePrototype\x12\'.kith.persons.v1.DeletePrototypeRequest\x1a(.kith.persons.v1.DeletePrototypeResponse\x12[\n\x0cPinPrototype\x12$.kith.persons.v1.PinPrototypeRequest\x1a%.kith.persons.v1.PinPrototypeResponse\x12\x61\n\x0eUnpinPrototype\x12&.kith.persons.v1.UnpinPrototypeRequest\x1a\'.kith.persons.v1.UnpinPrototypeResponse\x12p\n\x13RecomputePrototypes\x12+.kith.persons.v1.RecomputePrototypesRequest\x1a,.kith.persons.v1.RecomputePrototypesResponse\x12\x61\n\x0eGetEraCoverage\x12&.kith.persons.v1.GetEraCoverageRequest\x1a\'.kith.persons.v1.GetEraCoverageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kith.persons.v1.prototypes_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROTOTYPEROLE']._serialized_start=1545
-  _globals['_PROTOTYPEROLE']._serialized_end=1707
+  _globals['_PROTOTYPEROLE']._serialized_start=1595
+  _globals['_PROTOTYPEROLE']._serialized_end=1757
+  _globals['_PROTOTYPECHOICE']._serialized_start=1760
+  _globals['_PROTOTYPECHOICE']._serialized_end=1899
   _globals['_PROTOTYPE']._serialized_start=115
-  _globals['_PROTOTYPE']._serialized_end=324
-  _globals['_LISTPROTOTYPESREQUEST']._serialized_start=326
-  _globals['_LISTPROTOTYPESREQUEST']._serialized_end=388
-  _globals['_LISTPROTOTYPESRESPONSE']._serialized_start=390
-  _globals['_LISTPROTOTYPESRESPONSE']._serialized_end=462
-  _globals['_CREATEPROTOTYPEREQUEST']._serialized_start=464
-  _globals['_CREATEPROTOTYPEREQUEST']._serialized_end=545
-  _globals['_CREATEPROTOTYPERESPONSE']._serialized_start=547
-  _globals['_CREATEPROTOTYPERESPONSE']._serialized_end=638
-  _globals['_DELETEPROTOTYPEREQUEST']._serialized_start=640
-  _globals['_DELETEPROTOTYPEREQUEST']._serialized_end=721
-  _globals['_DELETEPROTOTYPERESPONSE']._serialized_start=723
-  _globals['_DELETEPROTOTYPERESPONSE']._serialized_end=767
-  _globals['_PINPROTOTYPEREQUEST']._serialized_start=769
-  _globals['_PINPROTOTYPEREQUEST']._serialized_end=847
-  _globals['_PINPROTOTYPERESPONSE']._serialized_start=849
-  _globals['_PINPROTOTYPERESPONSE']._serialized_end=937
-  _globals['_UNPINPROTOTYPEREQUEST']._serialized_start=939
-  _globals['_UNPINPROTOTYPEREQUEST']._serialized_end=1019
-  _globals['_UNPINPROTOTYPERESPONSE']._serialized_start=1021
-  _globals['_UNPINPROTOTYPERESPONSE']._serialized_end=1111
-  _globals['_RECOMPUTEPROTOTYPESREQUEST']._serialized_start=1113
-  _globals['_RECOMPUTEPROTOTYPESREQUEST']._serialized_end=1200
-  _globals['_RECOMPUTEPROTOTYPESRESPONSE']._serialized_start=1202
-  _globals['_RECOMPUTEPROTOTYPESRESPONSE']._serialized_end=1298
-  _globals['_GETERACOVERAGEREQUEST']._serialized_start=1300
-  _globals['_GETERACOVERAGEREQUEST']._serialized_end=1362
-  _globals['_ERACOVERAGE']._serialized_start=1364
-  _globals['_ERACOVERAGE']._serialized_end=1472
-  _globals['_GETERACOVERAGERESPONSE']._serialized_start=1474
-  _globals['_GETERACOVERAGERESPONSE']._serialized_end=1542
-  _globals['_PROTOTYPESERVICE']._serialized_start=1710
-  _globals['_PROTOTYPESERVICE']._serialized_end=2436
+  _globals['_PROTOTYPE']._serialized_end=374
+  _globals['_LISTPROTOTYPESREQUEST']._serialized_start=376
+  _globals['_LISTPROTOTYPESREQUEST']._serialized_end=438
+  _globals['_LISTPROTOTYPESRESPONSE']._serialized_start=440
+  _globals['_LISTPROTOTYPESRESPONSE']._serialized_end=512
+  _globals['_CREATEPROTOTYPEREQUEST']._serialized_start=514
+  _globals['_CREATEPROTOTYPEREQUEST']._serialized_end=595
+  _globals['_CREATEPROTOTYPERESPONSE']._serialized_start=597
+  _globals['_CREATEPROTOTYPERESPONSE']._serialized_end=688
+  _globals['_DELETEPROTOTYPEREQUEST']._serialized_start=690
+  _globals['_DELETEPROTOTYPEREQUEST']._serialized_end=771
+  _globals['_DELETEPROTOTYPERESPONSE']._serialized_start=773
+  _globals['_DELETEPROTOTYPERESPONSE']._serialized_end=817
+  _globals['_PINPROTOTYPEREQUEST']._serialized_start=819
+  _globals['_PINPROTOTYPEREQUEST']._serialized_end=897
+  _globals['_PINPROTOTYPERESPONSE']._serialized_start=899
+  _globals['_PINPROTOTYPERESPONSE']._serialized_end=987
+  _globals['_UNPINPROTOTYPEREQUEST']._serialized_start=989
+  _globals['_UNPINPROTOTYPEREQUEST']._serialized_end=1069
+  _globals['_UNPINPROTOTYPERESPONSE']._serialized_start=1071
+  _globals['_UNPINPROTOTYPERESPONSE']._serialized_end=1161
+  _globals['_RECOMPUTEPROTOTYPESREQUEST']._serialized_start=1163
+  _globals['_RECOMPUTEPROTOTYPESREQUEST']._serialized_end=1250
+  _globals['_RECOMPUTEPROTOTYPESRESPONSE']._serialized_start=1252
+  _globals['_RECOMPUTEPROTOTYPESRESPONSE']._serialized_end=1348
+  _globals['_GETERACOVERAGEREQUEST']._serialized_start=1350
+  _globals['_GETERACOVERAGEREQUEST']._serialized_end=1412
+  _globals['_ERACOVERAGE']._serialized_start=1414
+  _globals['_ERACOVERAGE']._serialized_end=1522
+  _globals['_GETERACOVERAGERESPONSE']._serialized_start=1524
+  _globals['_GETERACOVERAGERESPONSE']._serialized_end=1592
+  _globals['_PROTOTYPESERVICE']._serialized_start=1902
+  _globals['_PROTOTYPESERVICE']._serialized_end=2628
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,34 @@ PROTOTYPE_ROLE_FALLBACK: PrototypeRole.ValueType  # 4
 """Below the quality floor, for want of better."""
 Global___PrototypeRole: _TypeAlias = PrototypeRole  # noqa: Y015
 
+class _PrototypeChoice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PrototypeChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PrototypeChoice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROTOTYPE_CHOICE_UNSPECIFIED: _PrototypeChoice.ValueType  # 0
+    """None: it is chosen or not by what it is worth."""
+    PROTOTYPE_CHOICE_PINNED: _PrototypeChoice.ValueType  # 1
+    """The one of its era."""
+    PROTOTYPE_CHOICE_CHOSEN: _PrototypeChoice.ValueType  # 2
+    """One of them."""
+    PROTOTYPE_CHOICE_REFUSED: _PrototypeChoice.ValueType  # 3
+    """Never one."""
+
+class PrototypeChoice(_PrototypeChoice, metaclass=_PrototypeChoiceEnumTypeWrapper):
+    """A human's word on an assigned face as a prototype; it goes where the face goes."""
+
+PROTOTYPE_CHOICE_UNSPECIFIED: PrototypeChoice.ValueType  # 0
+"""None: it is chosen or not by what it is worth."""
+PROTOTYPE_CHOICE_PINNED: PrototypeChoice.ValueType  # 1
+"""The one of its era."""
+PROTOTYPE_CHOICE_CHOSEN: PrototypeChoice.ValueType  # 2
+"""One of them."""
+PROTOTYPE_CHOICE_REFUSED: PrototypeChoice.ValueType  # 3
+"""Never one."""
+Global___PrototypeChoice: _TypeAlias = PrototypeChoice  # noqa: Y015
+
 @_typing.final
 class Prototype(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -61,6 +89,7 @@ class Prototype(_message.Message):
     PINNED_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
     face_id: _builtins.str
     person_id: _builtins.str
     role: Global___PrototypeRole.ValueType
@@ -69,6 +98,7 @@ class Prototype(_message.Message):
     pinned: _builtins.bool
     quality: _builtins.float
     """0..1."""
+    choice: Global___PrototypeChoice.ValueType
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -81,10 +111,11 @@ class Prototype(_message.Message):
         pinned: _builtins.bool = ...,
         quality: _builtins.float = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        choice: Global___PrototypeChoice.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "era", b"era", "face_id", b"face_id", "person_id", b"person_id", "pinned", b"pinned", "quality", b"quality", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "create_time", b"create_time", "era", b"era", "face_id", b"face_id", "person_id", b"person_id", "pinned", b"pinned", "quality", b"quality", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,20 +84,21 @@ class PrototypeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreatePrototype(self, request, context):
-        """Makes an assigned face a prototype of its person.
+        """Makes an assigned face a prototype of its person, and one that stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeletePrototype(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """This face is no prototype, and is not to be chosen again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PinPrototype(self, request, context):
-        """Keeps a face as the prototype of its era, whatever is recomputed. One per era.
+        """Keeps a face as the prototype of its era, whatever is recomputed. One per era: a pin takes the place of an earlier one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +111,8 @@ class PrototypeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecomputePrototypes(self, request, context):
-        """Chooses a person's prototypes anew; pins stay.
+        """Chooses a person's prototypes anew; what a human chose, pinned or refused stays so. For a human to ask at once: it happens
+        by itself soon after faces come or go.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

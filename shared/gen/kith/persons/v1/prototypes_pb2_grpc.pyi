@@ -18,13 +18,16 @@ class PrototypeServiceStub:
     ListPrototypes: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.ListPrototypesRequest, _prototypes_pb2.ListPrototypesResponse]
     """A person's prototypes, pinned ones first, then by role and quality."""
     CreatePrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.CreatePrototypeRequest, _prototypes_pb2.CreatePrototypeResponse]
-    """Makes an assigned face a prototype of its person."""
+    """Makes an assigned face a prototype of its person, and one that stays."""
     DeletePrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.DeletePrototypeRequest, _prototypes_pb2.DeletePrototypeResponse]
+    """This face is no prototype, and is not to be chosen again."""
     PinPrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.PinPrototypeRequest, _prototypes_pb2.PinPrototypeResponse]
-    """Keeps a face as the prototype of its era, whatever is recomputed. One per era."""
+    """Keeps a face as the prototype of its era, whatever is recomputed. One per era: a pin takes the place of an earlier one."""
     UnpinPrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.UnpinPrototypeRequest, _prototypes_pb2.UnpinPrototypeResponse]
     RecomputePrototypes: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.RecomputePrototypesRequest, _prototypes_pb2.RecomputePrototypesResponse]
-    """Chooses a person's prototypes anew; pins stay."""
+    """Chooses a person's prototypes anew; what a human chose, pinned or refused stays so. For a human to ask at once: it happens
+    by itself soon after faces come or go.
+    """
     GetEraCoverage: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.GetEraCoverageRequest, _prototypes_pb2.GetEraCoverageResponse]
     """How many faces and prototypes a person has in each era."""
 
@@ -43,20 +46,21 @@ class PrototypeServiceServicer:
         request: _prototypes_pb2.CreatePrototypeRequest,
         context: _aio.ServicerContext[_prototypes_pb2.CreatePrototypeRequest, _abc.Awaitable[_prototypes_pb2.CreatePrototypeResponse]],
     ) -> _abc.Awaitable[_prototypes_pb2.CreatePrototypeResponse]:
-        """Makes an assigned face a prototype of its person."""
+        """Makes an assigned face a prototype of its person, and one that stays."""
 
     def DeletePrototype(
         self,
         request: _prototypes_pb2.DeletePrototypeRequest,
         context: _aio.ServicerContext[_prototypes_pb2.DeletePrototypeRequest, _abc.Awaitable[_prototypes_pb2.DeletePrototypeResponse]],
-    ) -> _abc.Awaitable[_prototypes_pb2.DeletePrototypeResponse]: ...
+    ) -> _abc.Awaitable[_prototypes_pb2.DeletePrototypeResponse]:
+        """This face is no prototype, and is not to be chosen again."""
 
     def PinPrototype(
         self,
         request: _prototypes_pb2.PinPrototypeRequest,
         context: _aio.ServicerContext[_prototypes_pb2.PinPrototypeRequest, _abc.Awaitable[_prototypes_pb2.PinPrototypeResponse]],
     ) -> _abc.Awaitable[_prototypes_pb2.PinPrototypeResponse]:
-        """Keeps a face as the prototype of its era, whatever is recomputed. One per era."""
+        """Keeps a face as the prototype of its era, whatever is recomputed. One per era: a pin takes the place of an earlier one."""
 
     def UnpinPrototype(
         self,
@@ -69,7 +73,9 @@ class PrototypeServiceServicer:
         request: _prototypes_pb2.RecomputePrototypesRequest,
         context: _aio.ServicerContext[_prototypes_pb2.RecomputePrototypesRequest, _abc.Awaitable[_prototypes_pb2.RecomputePrototypesResponse]],
     ) -> _abc.Awaitable[_prototypes_pb2.RecomputePrototypesResponse]:
-        """Chooses a person's prototypes anew; pins stay."""
+        """Chooses a person's prototypes anew; what a human chose, pinned or refused stays so. For a human to ask at once: it happens
+        by itself soon after faces come or go.
+        """
 
     def GetEraCoverage(
         self,
