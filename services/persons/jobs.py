@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services.persons.domain.model import PersonsDeps
-from services.persons.domain.refreshing import refresh_people
+from services.persons.domain.settling import settle_people
 from shared.db.engine import Database, Transaction
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import Job, Json, Progress, SliceResults
@@ -28,7 +28,7 @@ class RefreshPeopleHandler:
         for at in range(run.slice.checkpoint.get("persons", 0), len(person_ids), BATCH_PERSONS):
             batch = person_ids[at : at + BATCH_PERSONS]
             async with run.step() as tx:
-                await refresh_people(tx, self.deps, run.slice.library_id, batch)
+                await settle_people(tx, self.deps, run.slice.library_id, batch)
                 await run.checkpoint(tx, Progress(done=len(batch), phase="refresh"), {"persons": at + len(batch)})
         return {"persons": len(person_ids)}
 

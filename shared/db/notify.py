@@ -31,6 +31,8 @@ class Channel(StrEnum):
     JOBS = "kith_jobs"
     SLICES = "kith_slices"
     OUTBOX = "kith_outbox"
+    CHANGES = "kith_changes"
+    PEOPLE = "kith_people"
 
 
 async def notify(tx: Transaction, channel: Channel, payload: str = "") -> None:

@@ -36,6 +36,9 @@ persons = Table(
     Column("birth_day", SmallInteger),
     Column("merged_into", UUID(as_uuid=True), ForeignKey("persons.person_id")),
     Column("cover_face_id", UUID(as_uuid=True), ForeignKey("faces.face_id", ondelete="SET NULL")),
+    # Chosen by hand, and shown for as long as it is the person's. No foreign key: it is a wish.
+    Column("chosen_cover", UUID(as_uuid=True)),
+    # Not read any more; version N-1 writes it, so a later migration drops it.
     Column("cover_by_hand", Boolean, nullable=False, server_default="false"),
     Column("notes", Text, nullable=False, server_default=""),
     Column("external_ids", JSONB, nullable=False, server_default="{}"),
@@ -83,7 +86,8 @@ changes = Table(
     Column("position", BigInteger),
     Index("ix_changes_page", "library_id", "change_id"),
     Index("ix_changes_person", "person_ids", postgresql_using="gin"),
-    Index("uq_changes_position", "library_id", "position", unique=True),
+    # Partial, so that it is no key: numbering a change then waits for nobody who refers to it, and nobody for that.
+    Index("uq_changes_position", "library_id", "position", unique=True, postgresql_where="position IS NOT NULL"),
     Index("ix_changes_new", "library_id", "sequence", postgresql_where="position IS NULL"),
 )
 

@@ -1,14 +1,9 @@
-"""Giving faces to people and taking them back.
-
-Locks are taken in one order everywhere: faces by id, then persons by id. So of many writers of one face one goes first and the
-others see what it did, and no two can wait for each other.
-"""
+"""Giving faces to people and taking them back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from services.persons.domain.model import (
@@ -16,19 +11,23 @@ from services.persons.domain.model import (
     Change,
     ChangeKind,
     FaceStanding,
+    Hold,
+    Move,
     PersonsDeps,
     Source,
 )
 from services.persons.domain.people import refuse_inactive
-from services.persons.domain.refreshing import settle_people
-from services.persons.repository.assignments import (
-    delete_assignments,
-    lock_standings,
-    write_assignments,
-)
+from services.persons.domain.settling import settle_change
+from services.persons.repository.assignments import lock_standings
 from services.persons.repository.changes import record_change
-from services.persons.repository.exclusions import find_exclusion, insert_exclusion
-from services.persons.repository.persons import get_person, lock_persons
+from services.persons.repository.exclusions import (
+    Exclusion,
+    find_exclusion,
+    get_exclusion,
+    make_exclusions,
+    take_back_exclusions,
+)
+from services.persons.repository.moves import move_faces
 from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.errors import EtagMismatch, KithError, NotFound, PreconditionFailed, Reason
@@ -88,6 +87,15 @@ class ExcludeFace:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteExclusion:
+    """An exclusion to take back."""
+
+    library_id: str
+    exclusion_id: UUID
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FaceExcluded:
     """The exclusion, and the change (None if it was excluded already)."""
 
@@ -101,14 +109,16 @@ async def assign_faces(tx: Transaction, deps: PersonsDeps, command: AssignFaces,
     Raises :class:`NotFound`, :class:`EtagMismatch` or :class:`PreconditionFailed` for the first face that cannot go, unless
     ``partial``; and for a person that cannot be worked with.
     """
-    standings = await lock_standings(tx, command.library_id, command.face_ids, command.person_id)
-    # Whoever loses a face changes as well; the locked faces keep it from being somebody else by then.
-    holders = {standing.assignment.person_id for standing in standings.values() if standing.assignment}
-    await lock_persons(tx, command.library_id, {command.person_id, *holders})
-    refuse_inactive(await get_person(tx, command.library_id, command.person_id))
+    standings, people = await lock_standings(
+        tx, command.library_id, command.face_ids, [command.person_id], target=command.person_id
+    )
+    person = people.get(command.person_id)
+    if person is None:
+        raise NotFound("person", str(command.person_id))
+    refuse_inactive(person)
     failures: list[ItemFailure] = []
     settled: list[Assignment] = []
-    to_write: list[FaceStanding] = []
+    going: list[FaceStanding] = []
     for face_id in command.face_ids:
         standing = standings.get(face_id)
         try:
@@ -121,38 +131,21 @@ async def assign_faces(tx: Transaction, deps: PersonsDeps, command: AssignFaces,
             failures.append(ItemFailure(str(face_id), error.reason.value, error.message))
             continue
         if present is None:
-            to_write.append(standing)
+            going.append(standing)
         else:
             settled.append(present)
-    if not to_write:
+    if not going:
         return FacesAssigned(settled, failures, None)
-    replaced = [standing.assignment for standing in to_write if standing.assignment is not None]
-    face_ids = [standing.face_id for standing in to_write]
-    losers = {assignment.person_id for assignment in replaced}
+    moves = [Move(standing.face_id, _make_hold(standing, command)) for standing in going]
+    losers = {standing.assignment.person_id for standing in going if standing.assignment}
+    face_ids = [move.face_id for move in moves]
     change = Change(
-        ChangeKind.FACES_ASSIGNED,
-        person_ids=sorted({command.person_id, *losers}),
-        face_ids=face_ids,
-        before={"assignments": [describe_assignment(assignment) for assignment in replaced]},
-        after={
-            "assignments": [
-                {
-                    "face_id": str(face_id),
-                    "person_id": str(command.person_id),
-                    "source": command.source.value,
-                    "confidence": command.confidence,
-                }
-                for face_id in face_ids
-            ]
-        },
-        reason=command.reason,
+        ChangeKind.FACES_ASSIGNED, person_ids={command.person_id, *losers}, face_ids=face_ids, reason=command.reason
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
-    written = await write_assignments(
-        tx, deps.clock, command.library_id, command.person_id, to_write, command.source, command.confidence, change_id
-    )
-    await settle_people(tx, deps, command.library_id, face_ids, {command.person_id, *losers})
-    return FacesAssigned(settled + written, failures, change_id)
+    written = await move_faces(tx, deps.clock, command.library_id, change_id, moves)
+    await settle_change(tx, deps, command.library_id, change_id, face_ids)
+    return FacesAssigned(settled + [written[face_id] for face_id in face_ids], failures, change_id)
 
 
 async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFace, caller: Caller) -> FaceUnassigned:
@@ -160,7 +153,7 @@ async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFac
 
     Raises :class:`NotFound`, :class:`EtagMismatch`, or :class:`PreconditionFailed` with FACE_NOT_ASSIGNED.
     """
-    standings = await lock_standings(tx, command.library_id, [command.face_id], None)
+    standings, _ = await lock_standings(tx, command.library_id, [command.face_id], [])
     standing = standings.get(command.face_id)
     if standing is None:
         raise NotFound("face", str(command.face_id))
@@ -173,64 +166,70 @@ async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFac
         )
     if command.etag and command.etag != held.etag:
         raise EtagMismatch("assignment", str(command.face_id), held.etag)
-    await lock_persons(tx, command.library_id, [held.person_id])
     change = Change(
-        ChangeKind.FACES_UNASSIGNED,
-        person_ids=[held.person_id],
-        face_ids=[command.face_id],
-        before={"assignments": [describe_assignment(held)]},
-        after={"excluded": command.exclude},
-        reason=command.reason,
+        ChangeKind.FACES_UNASSIGNED, person_ids=[held.person_id], face_ids=[command.face_id], reason=command.reason
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
-    await delete_assignments(tx, [command.face_id])
+    await move_faces(tx, deps.clock, command.library_id, change_id, [Move(command.face_id, None)])
     if command.exclude:
-        await insert_exclusion(tx, deps, command.library_id, command.face_id, held.person_id, caller.subject, change_id)
-    await settle_people(tx, deps, command.library_id, [command.face_id], {held.person_id})
+        made = _new_exclusion(deps, command.face_id, held.person_id, caller)
+        await make_exclusions(tx, command.library_id, change_id, [made])
+    await settle_change(tx, deps, command.library_id, change_id, [command.face_id])
     return FaceUnassigned(held.person_id, change_id)
 
 
 async def exclude_face(tx: Transaction, deps: PersonsDeps, command: ExcludeFace, caller: Caller) -> FaceExcluded:
     """Remember for ever that a face is not a person; takes the face from them if they have it.
 
-    Raises :class:`NotFound` for an unknown face or person. Excluding twice changes nothing.
+    Raises :class:`NotFound` for an unknown face or person, :class:`PreconditionFailed` for a merged or deleted one.
+    Excluding twice changes nothing.
     """
-    standings = await lock_standings(tx, command.library_id, [command.face_id], command.person_id)
-    standing = standings.get(command.face_id)
+    standings, people = await lock_standings(tx, command.library_id, [command.face_id], [command.person_id])
+    standing, person = standings.get(command.face_id), people.get(command.person_id)
     if standing is None:
         raise NotFound("face", str(command.face_id))
-    await get_person(tx, command.library_id, command.person_id, lock=True)
+    if person is None:
+        raise NotFound("person", str(command.person_id))
     existing = await find_exclusion(tx, command.face_id, command.person_id)
     if existing is not None:
         return FaceExcluded(existing, None)
-    held = standing.assignment if standing.assignment and standing.assignment.person_id == command.person_id else None
+    refuse_inactive(person)
+    held = standing.assignment is not None and standing.assignment.person_id == command.person_id
     change = Change(
-        ChangeKind.FACE_EXCLUDED,
-        person_ids=[command.person_id],
-        face_ids=[command.face_id],
-        before={"assignments": [describe_assignment(held)] if held else []},
-        after={"excluded": True},
-        reason=command.reason,
+        ChangeKind.FACE_EXCLUDED, person_ids=[command.person_id], face_ids=[command.face_id], reason=command.reason
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
-    exclusion_id = await insert_exclusion(
-        tx, deps, command.library_id, command.face_id, command.person_id, caller.subject, change_id
+    made = _new_exclusion(deps, command.face_id, command.person_id, caller)
+    await make_exclusions(tx, command.library_id, change_id, [made])
+    if held:
+        await move_faces(tx, deps.clock, command.library_id, change_id, [Move(command.face_id, None)])
+        await settle_change(tx, deps, command.library_id, change_id, [command.face_id])
+    return FaceExcluded(made.exclusion_id, change_id)
+
+
+async def delete_exclusion(tx: Transaction, deps: PersonsDeps, command: DeleteExclusion, caller: Caller) -> UUID:
+    """Take an exclusion back; returns the change. Raises :class:`NotFound`."""
+    found = await get_exclusion(tx, command.library_id, command.exclusion_id)
+    await lock_standings(tx, command.library_id, [found.face_id], [found.person_id])
+    # Somebody may have taken it back, or merged the person, while we waited.
+    found = await get_exclusion(tx, command.library_id, command.exclusion_id)
+    change = Change(
+        ChangeKind.EXCLUSION_DELETED, person_ids=[found.person_id], face_ids=[found.face_id], reason=command.reason
     )
-    if held is not None:
-        await delete_assignments(tx, [command.face_id])
-        await settle_people(tx, deps, command.library_id, [command.face_id], {command.person_id})
-    return FaceExcluded(exclusion_id, change_id)
+    change_id = await record_change(tx, deps, command.library_id, change, caller)
+    await take_back_exclusions(tx, change_id, [command.exclusion_id])
+    return change_id
 
 
-def describe_assignment(assignment: Assignment) -> dict[str, Any]:
-    """What the ledger keeps of an assignment: enough to make it again."""
-    return {
-        "face_id": str(assignment.face_id),
-        "person_id": str(assignment.person_id),
-        "source": assignment.source.value,
-        "confidence": assignment.confidence,
-        "version": assignment.version,
-    }
+def _make_hold(standing: FaceStanding, command: AssignFaces) -> Hold:
+    held = standing.assignment
+    # A human who confirms a machine's assignment says nothing about the face as a prototype.
+    choice = held.choice if held is not None and held.person_id == command.person_id else None
+    return Hold(command.person_id, command.source, command.confidence, choice)
+
+
+def _new_exclusion(deps: PersonsDeps, face_id: UUID, person_id: UUID, caller: Caller) -> Exclusion:
+    return Exclusion(deps.ids.new_uuid(), face_id, person_id, caller.subject, deps.clock.now())
 
 
 def _check_standing(standing: FaceStanding, command: AssignFaces) -> Assignment | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -48,15 +48,31 @@ class Source(StrEnum):
     MACHINE = "MACHINE"
 
 
+class Choice(StrEnum):
+    """A human's word on a face as a prototype: the one of its era, one of them, never one."""
+
+    PINNED = "PINNED"
+    CHOSEN = "CHOSEN"
+    REFUSED = "REFUSED"
+
+
 class ChangeKind(StrEnum):
     """What a change of the ledger did."""
 
     PERSON_CREATED = "PERSON_CREATED"
     PERSON_UPDATED = "PERSON_UPDATED"
+    PERSON_DELETED = "PERSON_DELETED"
+    PERSON_UNDELETED = "PERSON_UNDELETED"
+    PERSONS_MERGED = "PERSONS_MERGED"
+    PERSON_FORGOTTEN = "PERSON_FORGOTTEN"
     FACES_ASSIGNED = "FACES_ASSIGNED"
     FACES_UNASSIGNED = "FACES_UNASSIGNED"
     FACE_EXCLUDED = "FACE_EXCLUDED"
+    EXCLUSION_DELETED = "EXCLUSION_DELETED"
     PROTOTYPES_CHANGED = "PROTOTYPES_CHANGED"
+    DOUBLES_ALLOWED = "DOUBLES_ALLOWED"
+    MATCHER_ACTIVATED = "MATCHER_ACTIVATED"
+    UNDONE = "UNDONE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +86,7 @@ class Person:
     birth_date: PartialDate | None
     merged_into: UUID | None
     cover_face_id: UUID | None
+    chosen_cover: UUID | None
     notes: str
     external_ids: dict[str, str]
     face_count: int
@@ -87,6 +104,25 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """A person's hold on a face. ``assigned_at`` None = from now on."""
+
+    person_id: UUID
+    source: Source
+    confidence: float
+    choice: Choice | None = None
+    assigned_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a face is to have: ``hold`` None = nobody."""
+
+    face_id: UUID
+    hold: Hold | None
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """A face's person."""
 
@@ -96,11 +132,17 @@ class Assignment:
     confidence: float
     version: int
     assigned_at: datetime
+    choice: Choice | None = None
 
     @property
     def etag(self) -> str:
-        """Changes with every write of the assignment."""
+        """Changes with every write of the assignment, and never comes back."""
         return str(self.version)
+
+    @property
+    def hold(self) -> Hold:
+        """As what a move would give, or give back."""
+        return Hold(self.person_id, self.source, self.confidence, self.choice, self.assigned_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +170,19 @@ class Prototype:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the ledger. ``before`` and ``after`` hold the rows it replaced and made, by kind."""
+    """One entry of the ledger.
+
+    ``before`` and ``after``: {persons: {id: {field: value}}, doubles: {asset_id: allowed}, matcher: id}, of what changed
+    only. What it does to faces and exclusions is entered by the functions that do it.
+    """
 
     kind: ChangeKind
-    person_ids: Sequence[UUID] = ()
+    person_ids: Collection[UUID] = ()
     face_ids: Sequence[UUID] = ()
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    undoes: UUID | None = None
 
 
 class PeopleKind(StrEnum):

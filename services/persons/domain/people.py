@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from services.persons.domain.fields import Fields, compare_fields, describe_birth, describe_person, make_columns
 from services.persons.domain.model import Change, ChangeKind, Person, PersonsDeps, PersonStatus
 from services.persons.domain.naming import clean_name, make_name_key
-from services.persons.domain.prototyping import refresh_prototypes
+from services.persons.domain.settling import settle_people
 from services.persons.repository.changes import record_change
 from services.persons.repository.persons import (
     find_same_names,
@@ -20,7 +21,6 @@ from services.persons.repository.persons import (
 )
 from shared.caller import Caller
 from shared.db.engine import Transaction
-from shared.db.outbox import queue_faces
 from shared.errors import EtagMismatch, InvalidRequest, PreconditionFailed, Reason
 from shared.faces.eras import PartialDate
 
@@ -73,9 +73,14 @@ async def create_person(tx: Transaction, deps: PersonsDeps, command: CreatePerso
         },
     )
     person_id = deps.ids.new_uuid()
-    await insert_person(tx, deps.clock, command.library_id, person_id, _columns(values))
-    person = await get_person(tx, command.library_id, person_id)
-    change = Change(ChangeKind.PERSON_CREATED, person_ids=[person_id], after=describe_person(person))
+    columns = make_columns(_to_fields(values), deps.clock)
+    person = await insert_person(tx, deps.clock, command.library_id, person_id, columns)
+    change = Change(
+        ChangeKind.PERSON_CREATED,
+        person_ids=[person_id],
+        before={"persons": {str(person_id): {"deleted": True}}},
+        after={"persons": {str(person_id): describe_person(person)}},
+    )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
     same = await find_same_names(tx, command.library_id, make_name_key(person.name), person_id)
     return PersonChanged(person, same, change_id)
@@ -87,26 +92,53 @@ async def update_person(tx: Transaction, deps: PersonsDeps, command: UpdatePerso
     Raises :class:`NotFound`, :class:`EtagMismatch`, :class:`PreconditionFailed` for a merged or deleted person, and
     :class:`InvalidRequest` naming the field that is wrong.
     """
-    before = await get_person(tx, command.library_id, command.person_id, lock=True)
-    if command.etag and command.etag != before.etag:
-        raise EtagMismatch("person", str(command.person_id), before.etag)
-    refuse_inactive(before)
+    person = await get_person(tx, command.library_id, command.person_id, lock=True)
+    check_etag(person, command.etag)
+    refuse_inactive(person)
     values = _check_values(deps, command.values)
     cover = values.get("cover_face_id")
     if cover is not None and not await has_face(tx, command.person_id, cover):
         raise InvalidRequest("person.cover_face_id must be a face of this person", field="person.cover_face_id")
-    await update_person_row(tx, deps.clock, command.person_id, _columns(values))
-    if "birth_date" in values:
-        # Eras follow from it, and with them the prototypes.
-        flipped = await refresh_prototypes(tx, deps, command.library_id, [command.person_id])
-        await queue_faces(tx, deps.clock, command.library_id, flipped)
-    person = await get_person(tx, command.library_id, command.person_id)
+    known = describe_person(person)
+    before, after = compare_fields(known, {**known, **_to_fields(values)})
+    change_id = None
+    if after:
+        change = Change(
+            ChangeKind.PERSON_UPDATED,
+            person_ids=[person.person_id],
+            before={"persons": {str(person.person_id): before}},
+            after={"persons": {str(person.person_id): after}},
+        )
+        change_id = await record_change(tx, deps, command.library_id, change, caller)
+        person = await write_fields(tx, deps, command.library_id, person.person_id, after)
     same = await find_same_names(tx, command.library_id, make_name_key(person.name), person.person_id)
-    old, new = describe_person(before), describe_person(person)
-    if old == new:
-        return PersonChanged(person, same, None)
-    change = Change(ChangeKind.PERSON_UPDATED, person_ids=[person.person_id], before=old, after=new)
-    return PersonChanged(person, same, await record_change(tx, deps, command.library_id, change, caller))
+    return PersonChanged(person, same, change_id)
+
+
+async def write_fields(
+    tx: Transaction, deps: PersonsDeps, library_id: str, person_id: UUID, fields: Mapping[str, Any]
+) -> Person:
+    """Give a locked person fields of the ledger, and let follow what depends on them; answers with the person."""
+    person = await update_person_row(tx, deps.clock, person_id, make_columns(fields, deps.clock))
+    if fields.keys() & {"birth_date", "cover_face_id"}:
+        # Eras follow from the birth date, and with them the prototypes.
+        await settle_people(tx, deps, library_id, [person_id])
+        person = await get_person(tx, library_id, person_id)
+    return person
+
+
+def check_etag(person: Person, etag: str, *, required: str | None = None) -> None:
+    """Raise :class:`EtagMismatch` for a stale etag, and, where it is ``required`` (the field's name), for none at all
+    :class:`PreconditionFailed` with ETAG_REQUIRED.
+    """
+    if required is not None and not etag:
+        raise PreconditionFailed(
+            f"{required} is required: read the person first",
+            reason=Reason.ETAG_REQUIRED,
+            metadata={"resource": "person", "id": str(person.person_id)},
+        )
+    if etag and etag != person.etag:
+        raise EtagMismatch("person", str(person.person_id), person.etag)
 
 
 def refuse_inactive(person: Person) -> None:
@@ -122,19 +154,6 @@ def refuse_inactive(person: Person) -> None:
                 "merged_into": str(person.merged_into or ""),
             },
         )
-
-
-def describe_person(person: Person) -> dict[str, Any]:
-    """What the ledger keeps of a person: the fields a human may edit."""
-    birth = person.birth_date
-    return {
-        "name": person.name,
-        "status": person.status.value,
-        "birth_date": {"date": birth.value.isoformat(), "precision": birth.precision.value} if birth else None,
-        "cover_face_id": str(person.cover_face_id) if person.cover_face_id else None,
-        "notes": person.notes,
-        "external_ids": person.external_ids,
-    }
 
 
 def _check_values(deps: PersonsDeps, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,32 +179,18 @@ def _check_external_ids(external_ids: Mapping[str, str]) -> None:
             raise InvalidRequest(f"{field}: keys and values have 1..{MAX_EXTERNAL_ID} characters", field=field)
 
 
-def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
+def _to_fields(values: Mapping[str, Any]) -> Fields:
+    """Fields of the contract, in the domain's types, as the ledger keeps them."""
+    fields: Fields = {}
     for name, value in values.items():
-        if name == "name":
-            columns |= {"name": value, "name_key": make_name_key(value)}
+        if name == "birth_date":
+            fields[name] = describe_birth(value)
         elif name == "status":
-            columns["status"] = value.value
-        elif name == "birth_date":
-            columns |= birth_columns(value)
+            fields[name] = value.value
         elif name == "cover_face_id":
-            # None hands the choice back to the machine.
-            columns |= {"cover_face_id": value, "cover_by_hand": value is not None}
+            fields[name] = str(value) if value else None
         elif name == "external_ids":
-            columns["external_ids"] = dict(value)
+            fields[name] = dict(value)
         else:
-            columns[name] = value
-    return columns
-
-
-def birth_columns(birth: PartialDate | None) -> dict[str, int | None]:
-    """A birth date as its three columns; parts that are not known are NULL."""
-    if birth is None:
-        return {"birth_year": None, "birth_month": None, "birth_day": None}
-    known = birth.precision.value
-    return {
-        "birth_year": birth.value.year,
-        "birth_month": birth.value.month if known in {"MONTH", "DAY"} else None,
-        "birth_day": birth.value.day if known == "DAY" else None,
-    }
+            fields[name] = value
+    return fields

@@ -1,28 +1,41 @@
-"""SQL of ``assignments``."""
+"""Locking faces and the persons who hold them, and reading what decides whether a face may go somewhere.
+
+Locks are taken in one order everywhere: faces by id, then persons by id. So of many writers of one face one goes first and the
+others see what it did, and no two wait for each other. All the faces of a person may be moved under that person's lock alone
+(a merge of a hundred thousand faces need not lock each): whoever locked a face therefore looks again, once it holds the lock of
+the person who had it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, literal, select
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.engine import Row
+from sqlalchemy import and_, func, literal, select
 
-from services.persons.domain.model import Assignment, FaceStanding, Source
-from shared.clock import Clock
+from services.persons.domain.model import FaceStanding, Person
+from services.persons.repository.moves import HOLD_COLUMNS, to_assignment
+from services.persons.repository.persons import lock_persons
 from shared.db.engine import Transaction
 from shared.db.tables_detection import faces
 from shared.db.tables_persons import assignments, exclusions
+from shared.errors import Contention
+
+_LOOKS = 4
 
 
 async def lock_standings(
-    tx: Transaction, library_id: str, face_ids: Sequence[UUID], person_id: UUID | None
-) -> dict[UUID, FaceStanding]:
-    """Lock faces, in order of id, and read what decides whether they may go to ``person_id``.
+    tx: Transaction,
+    library_id: str,
+    face_ids: Collection[UUID],
+    person_ids: Collection[UUID],
+    target: UUID | None = None,
+) -> tuple[dict[UUID, FaceStanding], dict[UUID, Person]]:
+    """Lock faces, everybody who holds one of them, and ``person_ids``; answers with both as they are then.
 
-    Faces that are not in this library are left out. Two statements, whatever the number.
+    Whether a face is excluded is told of ``target``. Faces and persons of other libraries are left out. Three statements
+    where nobody holds the faces, whatever their number. Raises :class:`Contention` if the faces go from hand to hand faster
+    than they can be locked.
     """
     await tx.execute(
         select(faces.c.face_id)
@@ -31,92 +44,59 @@ async def lock_standings(
         .with_for_update(key_share=True)
     )
     # Read only now: under READ COMMITTED this statement sees what the writers we waited for have done.
-    excluded = exclusions.c.exclusion_id if person_id is not None else literal(None)
+    standings = await _read_standings(tx, library_id, face_ids, target)
+    locked: dict[UUID, Person] = {}
+    for _ in range(_LOOKS):
+        wanted = {*person_ids, *_holders(standings)}
+        locked |= await lock_persons(tx, library_id, wanted - locked.keys())
+        if not _holders(standings):
+            return standings, locked
+        standings = await _read_standings(tx, library_id, face_ids, target)
+        if _holders(standings) <= locked.keys():
+            return standings, locked
+    raise Contention("these faces are being moved by others: try again")
+
+
+def _holders(standings: dict[UUID, FaceStanding]) -> set[UUID]:
+    return {standing.assignment.person_id for standing in standings.values() if standing.assignment}
+
+
+async def _read_standings(
+    tx: Transaction, library_id: str, face_ids: Collection[UUID], target: UUID | None
+) -> dict[UUID, FaceStanding]:
+    excluded = exclusions.c.exclusion_id if target is not None else literal(None)
     statement = (
-        select(faces.c.face_id, faces.c.state, excluded.label("exclusion_id"), *_COLUMNS)
+        select(faces.c.face_id, faces.c.state, excluded.label("exclusion_id"), *HOLD_COLUMNS)
         .outerjoin(assignments, assignments.c.face_id == faces.c.face_id)
         .where(faces.c.library_id == library_id, faces.c.face_id == func.any(list(face_ids)))
     )
-    if person_id is not None:
+    if target is not None:
         statement = statement.outerjoin(
-            exclusions, and_(exclusions.c.face_id == faces.c.face_id, exclusions.c.person_id == person_id)
+            exclusions, and_(exclusions.c.face_id == faces.c.face_id, exclusions.c.person_id == target)
         )
     return {
         row.face_id: FaceStanding(
             face_id=row.face_id,
             state=row.state,
             excluded=row.exclusion_id is not None,
-            assignment=_assignment(row) if row.person_id is not None else None,
+            assignment=to_assignment(row) if row.person_id is not None else None,
         )
         for row in await tx.rows(statement)
     }
 
 
-async def write_assignments(
-    tx: Transaction,
-    clock: Clock,
-    library_id: str,
-    person_id: UUID,
-    standings: Sequence[FaceStanding],
-    source: Source,
-    confidence: float,
-    change_id: UUID,
-) -> list[Assignment]:
-    """Give locked faces to a person, replacing what they have; one statement. Returns them in the order given."""
-    now = clock.now()
-    statement = insert(assignments).values(
-        [
-            {
-                "face_id": standing.face_id,
-                "library_id": library_id,
-                "person_id": person_id,
-                "source": source.value,
-                "confidence": confidence,
-                "version": 1,
-                "change_id": change_id,
-                "assigned_at": now,
-            }
-            for standing in standings
-        ]
-    )
-    new = statement.excluded
+async def list_faces_in_photos(
+    tx: Transaction, library_id: str, person_id: UUID, asset_ids: Sequence[str]
+) -> list[UUID]:
+    """The faces a person holds in these photos, by id."""
     rows = await tx.rows(
-        statement.on_conflict_do_update(
-            index_elements=["face_id"],
-            set_={
-                "person_id": new.person_id,
-                "source": new.source,
-                "confidence": new.confidence,
-                "version": assignments.c.version + 1,
-                "change_id": new.change_id,
-                "assigned_at": new.assigned_at,
-            },
-        ).returning(assignments.c.face_id, *_COLUMNS)
+        select(faces.c.face_id)
+        .join(assignments, assignments.c.face_id == faces.c.face_id)
+        .where(
+            faces.c.library_id == library_id,
+            faces.c.asset_id == func.any(list(asset_ids)),
+            assignments.c.person_id == person_id,
+        )
+        .order_by(faces.c.face_id)
     )
-    written = {row.face_id: _assignment(row) for row in rows}
-    return [written[standing.face_id] for standing in standings]
-
-
-async def delete_assignments(tx: Transaction, face_ids: Sequence[UUID]) -> None:
-    """Take locked faces from their persons; their prototypes go with them."""
-    await tx.execute(delete(assignments).where(assignments.c.face_id == func.any(list(face_ids))))
-
-
-_COLUMNS = (
-    assignments.c.person_id,
-    assignments.c.source,
-    assignments.c.confidence,
-    assignments.c.version,
-    assignments.c.assigned_at,
-)
-
-
-def _assignment(row: Row[Any]) -> Assignment:
-    return Assignment(
-        face_id=row.face_id,
-        person_id=row.person_id,
-        source=Source(row.source),
-        confidence=row.confidence,
-        version=row.version,
-        assigned_at=row.assigned_at,
-    )
+    return [row.face_id for row in rows]

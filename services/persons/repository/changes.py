@@ -1,15 +1,22 @@
-"""SQL of the ledger."""
+"""SQL of the ledger's entries."""
 
 from __future__ import annotations
 
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.engine import Row
 
 from services.persons.domain.model import Change, PersonsDeps
 from shared.caller import Caller
 from shared.db.engine import Transaction
+from shared.db.notify import Channel, notify
 from shared.db.tables_persons import changes
+from shared.errors import NotFound
+
+SHOWN_FACES: Final = 500
+"""So many of a change's faces are on its own row; the rest only in ``change_faces`` and ``change_exclusions``."""
 
 
 async def record_change(tx: Transaction, deps: PersonsDeps, library_id: str, change: Change, caller: Caller) -> UUID:
@@ -25,11 +32,48 @@ async def record_change(tx: Transaction, deps: PersonsDeps, library_id: str, cha
             "reason": change.reason,
             "rpc": caller.rpc,
             "request_id": caller.request_id,
-            "person_ids": list(change.person_ids),
-            "face_ids": list(change.face_ids),
+            "person_ids": sorted(change.person_ids),
+            "face_ids": list(change.face_ids[:SHOWN_FACES]),
+            "face_count": len(change.face_ids),
             "before": change.before,
             "after": change.after,
+            "undoes": change.undoes,
             "created_at": deps.clock.now(),
         },
     )
+    await notify(tx, Channel.CHANGES, library_id)
     return change_id
+
+
+async def lock_change(tx: Transaction, library_id: str, change_id: UUID) -> Row[Any]:
+    """One row of ``changes``, which nobody else undoes until the transaction ends; raises :class:`NotFound`."""
+    row = await tx.one_or_none(
+        select(changes)
+        .where(changes.c.library_id == library_id, changes.c.change_id == change_id)
+        .with_for_update(key_share=True)
+    )
+    if row is None:
+        raise NotFound("change", str(change_id))
+    return row
+
+
+async def mark_undone(tx: Transaction, undone: UUID, by: UUID) -> None:
+    """Enter that ``by`` has undone a locked change; if that was an undo itself, what it undid stands again."""
+    await tx.execute(update(changes).where(changes.c.undone_by == undone).values(undone_by=None))
+    await tx.execute(update(changes).where(changes.c.change_id == undone).values(undone_by=by))
+
+
+async def find_deletion(tx: Transaction, library_id: str, person_id: UUID) -> UUID | None:
+    """The latest change that put a person away, whatever its kind; None if it was made before the ledger said so."""
+    found: UUID | None = await tx.scalar(
+        select(changes.c.change_id)
+        .where(
+            changes.c.library_id == library_id,
+            changes.c.person_ids.contains([person_id]),
+            func.jsonb_path_exists(changes.c.after, f'$.persons."{person_id}".deleted ? (@ == true)'),
+            changes.c.undone_by.is_(None),
+        )
+        .order_by(changes.c.change_id.desc())
+        .limit(1)
+    )
+    return found

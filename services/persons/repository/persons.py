@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, exists, func, insert, select, text, update
+from sqlalchemy import Uuid, and_, bindparam, case, exists, func, insert, select, text, update
 from sqlalchemy.engine import Row
 
 from services.persons.domain.model import Person, PersonOrder, PersonStatus
@@ -44,33 +44,37 @@ async def get_person(tx: Transaction, library_id: str, person_id: UUID, *, lock:
     return to_person(row)
 
 
-async def lock_persons(tx: Transaction, library_id: str, person_ids: Collection[UUID]) -> None:
-    """Lock persons, in order of id; those of other libraries are left alone."""
-    await tx.execute(
-        select(persons.c.person_id)
+async def lock_persons(tx: Transaction, library_id: str, person_ids: Collection[UUID]) -> dict[UUID, Person]:
+    """Lock persons, in order of id, and read them; those of other libraries are left alone."""
+    if not person_ids:
+        return {}
+    rows = await tx.rows(
+        select(persons)
         .where(persons.c.library_id == library_id, persons.c.person_id == func.any(list(person_ids)))
         .order_by(persons.c.person_id)
         .with_for_update(key_share=True)
     )
+    return {row.person_id: to_person(row) for row in rows}
 
 
 async def insert_person(
     tx: Transaction, clock: Clock, library_id: str, person_id: UUID, columns: Mapping[str, Any]
-) -> None:
+) -> Person:
     """Add a person."""
     now = clock.now()
     row = {"person_id": person_id, "library_id": library_id, "created_at": now, "updated_at": now, **columns}
-    await tx.execute(insert(persons), row)
+    return to_person((await tx.rows(insert(persons).values(row).returning(persons)))[0])
 
 
-async def update_person_row(tx: Transaction, clock: Clock, person_id: UUID, columns: Mapping[str, Any]) -> None:
-    """Change columns a human may edit; the etag changes with them."""
-    if columns:
-        await tx.execute(
-            update(persons)
-            .where(persons.c.person_id == person_id)
-            .values(**columns, version=persons.c.version + 1, updated_at=clock.now())
-        )
+async def update_person_row(tx: Transaction, clock: Clock, person_id: UUID, columns: Mapping[str, Any]) -> Person:
+    """Change columns a human may edit of a locked person; the etag changes with them."""
+    changed = (
+        update(persons)
+        .where(persons.c.person_id == person_id)
+        .values(**columns, version=persons.c.version + 1, updated_at=clock.now())
+        .returning(persons)
+    )
+    return to_person((await tx.rows(changed))[0])
 
 
 async def find_same_names(tx: Transaction, library_id: str, name_key: str, but: UUID) -> list[UUID]:
@@ -124,7 +128,7 @@ async def list_persons(tx: Transaction, library_id: str, request: PageRequest, w
 async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None:
     """Make face count, dates and cover of these persons what their assignments say, in one statement.
 
-    A cover chosen by hand stays while its face is the person's; otherwise the best face by quality is shown.
+    The cover that was chosen is shown while its face is the person's, otherwise the best face by quality.
     """
     held = (
         select(
@@ -142,9 +146,8 @@ async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None
         .subquery()
     )
     kept = exists().where(
-        assignments.c.face_id == persons.c.cover_face_id, assignments.c.person_id == persons.c.person_id
+        assignments.c.face_id == persons.c.chosen_cover, assignments.c.person_id == persons.c.person_id
     )
-    by_hand = and_(persons.c.cover_by_hand, kept)
     target = select(persons.c.person_id, held.c.face_count, held.c.first_seen, held.c.last_seen, held.c.best)
     joined = (
         target.select_from(persons.outerjoin(held, held.c.person_id == persons.c.person_id))
@@ -158,10 +161,44 @@ async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None
             face_count=func.coalesce(joined.c.face_count, 0),
             first_seen=joined.c.first_seen,
             last_seen=joined.c.last_seen,
-            cover_by_hand=by_hand,
-            cover_face_id=case((by_hand, persons.c.cover_face_id), else_=joined.c.best),
+            cover_face_id=case((kept, persons.c.chosen_cover), else_=joined.c.best),
         )
     )
+
+
+async def count_moves(tx: Transaction, change_id: UUID) -> dict[UUID, int]:
+    """Let face counts and dates follow what a change did to faces; answers with the new counts of all it touched.
+
+    A count is exact, and so is a date that a new face sets; one that went with a face, and the cover, are for
+    :func:`refresh_summaries` to find.
+    """
+    rows = await tx.rows(_COUNT_MOVES, {"change_id": change_id})
+    return {row.person_id: row.face_count for row in rows}
+
+
+_COUNT_MOVES = text(
+    """
+    UPDATE persons SET
+        face_count = persons.face_count + d.delta,
+        first_seen = least(persons.first_seen, d.first),
+        last_seen = greatest(persons.last_seen, d.last)
+    FROM (
+        SELECT person_id, sum(delta)::int AS delta, min(captured_at) AS first, max(captured_at) AS last FROM (
+            SELECT c.after_person AS person_id, 1 AS delta, a.captured_at
+            FROM change_faces c
+            JOIN faces f ON f.face_id = c.face_id
+            JOIN assets a ON a.library_id = f.library_id AND a.asset_id = f.asset_id
+            WHERE c.change_id = :change_id AND c.after_person IS DISTINCT FROM c.before_person
+            UNION ALL
+            SELECT c.before_person, -1, NULL FROM change_faces c
+            WHERE c.change_id = :change_id AND c.after_person IS DISTINCT FROM c.before_person
+        ) AS moved
+        WHERE person_id IS NOT NULL GROUP BY person_id
+    ) AS d
+    WHERE persons.person_id = d.person_id
+    RETURNING persons.person_id, persons.face_count
+    """
+).bindparams(bindparam("change_id", type_=Uuid()))
 
 
 def to_person(row: Row[Any]) -> Person:
@@ -174,6 +211,7 @@ def to_person(row: Row[Any]) -> Person:
         birth_date=make_partial_date(row.birth_year, row.birth_month, row.birth_day),
         merged_into=row.merged_into,
         cover_face_id=row.cover_face_id,
+        chosen_cover=row.chosen_cover,
         notes=row.notes,
         external_ids=dict(row.external_ids),
         face_count=row.face_count,

@@ -206,7 +206,7 @@ async def test_a_batch_costs_the_same_statements_whatever_its_size(base: Foundat
     deps = PersonsDeps(base.clock, base.ids, base.settings.persons)
     caller = Caller("test", "test")
     counts = []
-    for start_at, size in ((0, 20), (20, 80)):
+    for start_at, size in ((0, 40), (40, 60)):
         async with base.database.transaction() as tx:
             person = (await create_person(tx, deps, CreatePerson("default", f"Person {size}"), caller)).person
         command = AssignFaces("default", seeded.face_ids[start_at : start_at + size], person.person_id)

@@ -44,6 +44,7 @@ def downgrade() -> None:
     op.drop_column("changes", "face_count")
     op.drop_index("ix_persons_merged_into", table_name="persons")
     op.drop_index("ix_persons_name_trigrams", table_name="persons")
+    op.drop_column("persons", "chosen_cover")
     op.drop_column("persons", "name_trigrams")
     op.execute(sa.schema.DropSequence(sa.Sequence("assignment_versions")))
 
@@ -52,13 +53,21 @@ def _expand_tables() -> None:
     texts = postgresql.ARRAY(sa.Text())
     op.add_column("persons", sa.Column("name_trigrams", texts, server_default="{}", nullable=False))
     op.create_index("ix_persons_name_trigrams", "persons", ["name_trigrams"], postgresql_using="gin")
+    op.add_column("persons", sa.Column("chosen_cover", sa.UUID(), nullable=True))
+    op.execute("UPDATE persons SET chosen_cover = cover_face_id WHERE cover_by_hand")
     op.create_index(
         "ix_persons_merged_into", "persons", ["merged_into"], postgresql_where=sa.text("merged_into IS NOT NULL")
     )
     op.add_column("changes", sa.Column("face_count", sa.Integer(), server_default="0", nullable=False))
     op.add_column("changes", sa.Column("position", sa.BigInteger(), nullable=True))
     op.create_index("ix_changes_person", "changes", ["person_ids"], postgresql_using="gin")
-    op.create_index("uq_changes_position", "changes", ["library_id", "position"], unique=True)
+    op.create_index(
+        "uq_changes_position",
+        "changes",
+        ["library_id", "position"],
+        unique=True,
+        postgresql_where=sa.text("position IS NOT NULL"),
+    )
     op.create_index(
         "ix_changes_new", "changes", ["library_id", "sequence"], postgresql_where=sa.text("position IS NULL")
     )
@@ -156,7 +165,7 @@ def _create_tables() -> None:
 
 
 def _convert_ledger() -> None:
-    """Take the faces and exclusions out of the JSON of what was written before, and put persons under their ids."""
+    """Take the faces and exclusions out of the JSON of what was written before, and put persons under their ids; number it."""
     op.execute(
         """
         INSERT INTO change_faces (change_id, face_id, before_person, before_source, before_confidence,
@@ -184,6 +193,7 @@ def _convert_ledger() -> None:
         """
         UPDATE changes SET
             face_count = cardinality(face_ids),
+            position = numbered.position,
             before = CASE kind
                 WHEN 'PERSON_CREATED' THEN
                     jsonb_build_object('persons', jsonb_build_object(person_ids[1], '{"deleted": true}'::jsonb))
@@ -194,6 +204,10 @@ def _convert_ledger() -> None:
                     jsonb_build_object('persons', jsonb_build_object(person_ids[1], after || '{"deleted": false}'))
                 WHEN 'PERSON_UPDATED' THEN jsonb_build_object('persons', jsonb_build_object(person_ids[1], after))
                 ELSE '{}' END
+        FROM (
+            SELECT change_id, row_number() OVER (PARTITION BY library_id ORDER BY sequence) AS position FROM changes
+        ) AS numbered
+        WHERE numbered.change_id = changes.change_id
         """
     )
 

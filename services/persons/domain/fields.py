@@ -1,0 +1,80 @@
+"""A person's fields as the ledger keeps them: what a human may decide about a person, in JSON, and back into columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from services.persons.domain.model import Person, PersonStatus
+from services.persons.domain.naming import make_name_key
+from shared.clock import Clock
+from shared.faces.eras import DatePrecision, PartialDate
+
+Fields = dict[str, Any]
+
+
+def describe_person(person: Person) -> Fields:
+    """Every field of a person that the ledger keeps."""
+    return {
+        "name": person.name,
+        "status": person.status.value,
+        "birth_date": describe_birth(person.birth_date),
+        "cover_face_id": str(person.chosen_cover) if person.chosen_cover else None,
+        "notes": person.notes,
+        "external_ids": person.external_ids,
+        "merged_into": str(person.merged_into) if person.merged_into else None,
+        "deleted": person.deleted_at is not None,
+    }
+
+
+def describe_birth(birth: PartialDate | None) -> Fields | None:
+    """A birth date as the ledger keeps it."""
+    return {"date": birth.value.isoformat(), "precision": birth.precision.value} if birth else None
+
+
+def compare_fields(old: Fields, new: Fields) -> tuple[Fields, Fields]:
+    """What differs, before and after; a field that one of the two lacks is left out there."""
+    names = [name for name in {**old, **new} if name not in old or name not in new or old[name] != new[name]]
+    return {name: old[name] for name in names if name in old}, {name: new[name] for name in names if name in new}
+
+
+def make_columns(fields: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+    """Columns of ``persons`` that hold these fields of the ledger."""
+    columns: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "name":
+            columns |= name_columns(value)
+        elif name == "status":
+            columns["status"] = PersonStatus(value).value
+        elif name == "birth_date":
+            columns |= birth_columns(
+                PartialDate(date.fromisoformat(value["date"]), DatePrecision(value["precision"])) if value else None
+            )
+        elif name == "cover_face_id":
+            columns["chosen_cover"] = UUID(value) if value else None
+        elif name == "merged_into":
+            columns["merged_into"] = UUID(value) if value else None
+        elif name == "deleted":
+            columns["deleted_at"] = clock.now() if value else None
+        else:
+            columns[name] = value
+    return columns
+
+
+def name_columns(name: str) -> dict[str, Any]:
+    """A name as its columns: as it is shown, and as it is compared."""
+    return {"name": name, "name_key": make_name_key(name)}
+
+
+def birth_columns(birth: PartialDate | None) -> dict[str, int | None]:
+    """A birth date as its three columns; parts that are not known are NULL."""
+    if birth is None:
+        return {"birth_year": None, "birth_month": None, "birth_day": None}
+    known = birth.precision.value
+    return {
+        "birth_year": birth.value.year,
+        "birth_month": birth.value.month if known in {"MONTH", "DAY"} else None,
+        "birth_day": birth.value.day if known == "DAY" else None,
+    }
