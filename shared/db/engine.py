@@ -6,30 +6,54 @@ is to happen once its work is safe. Nothing commits by itself half way.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import asyncpg
-from sqlalchemy import Executable, text
-from sqlalchemy.engine import CursorResult, Row
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Executable, event, make_url, text
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.config import DatabaseSettings
+from shared.db.query import Query, set_codecs, translate_driver_errors
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+SentListener = Callable[[str], None]
 
 DATABASE_FAILURES = (DBAPIError, PoolTimeout, OSError)
 """What a loop that goes on for as long as its process must outlive: PostgreSQL away or busy, or the pool used up."""
+
+_IDLE_S = 5.0
+_RECYCLE_S = 1800
+
+
+class Reader(Protocol):
+    """What answers a :class:`Query`: a transaction, or :attr:`Database.reads` for a single statement."""
+
+    async def rows(self, statement: Query, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """All rows."""
+        ...
+
+    async def one_or_none(self, statement: Query, parameters: Mapping[str, Any]) -> Any | None:
+        """The only row, or None; more than one is an error of ours."""
+        ...
 
 
 class Transaction:
     """One PostgreSQL transaction (READ COMMITTED)."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(
+        self, connection: AsyncConnection, driver: asyncpg.Connection, listeners: Sequence[SentListener] = ()
+    ) -> None:
         self._connection = connection
+        self.driver = driver
+        self._listeners = listeners
         self._callbacks: list[Callable[[], None]] = []
 
     @property
@@ -41,12 +65,20 @@ class Transaction:
         """Run one statement; a sequence of parameters runs it once for each, in one round trip where the driver can."""
         return await self._connection.execute(statement, parameters)
 
-    async def rows(self, statement: Executable, parameters: Parameters | None = None) -> Sequence[Row[Any]]:
+    async def rows(self, statement: Executable | Query, parameters: Mapping[str, Any] | None = None) -> Sequence[Any]:
         """All rows of a query."""
+        if isinstance(statement, Query):
+            for hear in self._listeners:
+                hear(statement.text)
+            return await statement.fetch(self.driver, parameters or {})
         return (await self.execute(statement, parameters)).all()
 
-    async def one_or_none(self, statement: Executable, parameters: Parameters | None = None) -> Row[Any] | None:
+    async def one_or_none(
+        self, statement: Executable | Query, parameters: Mapping[str, Any] | None = None
+    ) -> Any | None:
         """The only row, or None; more than one is an error of ours."""
+        if isinstance(statement, Query):
+            return _one_or_none(await self.rows(statement, parameters))
         return (await self.execute(statement, parameters)).one_or_none()
 
     async def scalar(self, statement: Executable, parameters: Parameters | None = None) -> Any:
@@ -58,9 +90,7 @@ class Transaction:
 
         Errors are asyncpg's own, not SQLAlchemy's.
         """
-        driver = (await self._connection.get_raw_connection()).driver_connection
-        assert isinstance(driver, asyncpg.Connection)
-        await driver.copy_records_to_table(table, records=records, columns=list(columns))
+        await self.driver.copy_records_to_table(table, records=records, columns=list(columns))
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once the transaction is committed; never if it is rolled back."""
@@ -73,50 +103,150 @@ class Transaction:
             callback()
 
 
-class Database:
-    """A pool of connections to PostgreSQL."""
+class Reads:
+    """Reads of one statement each, with no transaction around them, on connections of their own.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    A statement alone sees one moment already; what BEGIN and COMMIT add is two round trips. Use a transaction, or
+    :meth:`Database.snapshot`, where two statements must agree.
+    """
+
+    def __init__(self, dsn: str, size: int, listeners: Sequence[SentListener], **connect: Any) -> None:
+        self._dsn = dsn
+        self._size = size
+        self._listeners = listeners
+        self._connect = connect
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+
+    async def rows(self, statement: Query, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """All rows. On a connection that is lost meanwhile the statement is sent once more, on another."""
+        for hear in self._listeners:
+            hear(statement.text)
+        try:
+            return await self._fetch(statement, parameters)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        return await self._fetch(statement, parameters)
+
+    async def one_or_none(self, statement: Query, parameters: Mapping[str, Any]) -> Any | None:
+        """The only row, or None; more than one is an error of ours."""
+        return _one_or_none(await self.rows(statement, parameters))
+
+    async def _fetch(self, statement: Query, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        pool = self._pool or await self._open()
+        with translate_driver_errors("CONNECT"):
+            connection = await pool.acquire()
+        try:
+            return await statement.fetch(connection, parameters)
+        finally:
+            await pool.release(connection)
+
+    async def _open(self) -> asyncpg.Pool:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._size,
+                    # Nothing a SELECT does lasts, so there is nothing to reset, which would be a round trip.
+                    reset=_nothing,
+                    init=set_codecs,
+                    **self._connect,
+                )
+            return self._pool
+
+    async def close(self) -> None:
+        """Close every connection, once its statement has ended."""
+        if self._pool is not None:
+            await self._pool.close()
+
+
+class Database:
+    """A pool of connections to PostgreSQL for transactions, and a smaller one for single reads."""
+
+    def __init__(self, engine: AsyncEngine, reads: Reads, listeners: list[SentListener]) -> None:
         self.engine = engine
+        self.reads = reads
+        self.listeners = listeners
+        """Told the text of every :class:`Query` sent; SQLAlchemy's own events tell of the other statements."""
+        event.listen(engine.sync_engine, "checkin", _note_return)
+        event.listen(engine.sync_engine, "checkout", _check_connection)
 
     @classmethod
     def connect(cls, settings: DatabaseSettings, *, application: str) -> Database:
-        """Make the pool; nothing is connected until first use. ``application`` shows in pg_stat_activity."""
+        """Make the pools; nothing is connected until first use. ``application`` shows in pg_stat_activity.
+
+        At most ``2.5 * pool_size`` connections: twice the size for transactions when many come at once, half for reads.
+        """
+        listeners: list[SentListener] = []
+        url = make_url(settings.url.get_secret_value())
+        connect = {
+            "timeout": settings.connect_timeout_s,
+            "server_settings": {
+                "application_name": application,
+                "timezone": "UTC",
+                "lock_timeout": str(settings.lock_timeout_ms),
+                "statement_timeout": str(settings.statement_timeout_ms),
+                "idle_in_transaction_session_timeout": "60000",
+            },
+        }
         engine = create_async_engine(
-            settings.url.get_secret_value(),
+            url,
+            # Transactions are begun and ended by this module, so that a Query can be part of them.
+            isolation_level="AUTOCOMMIT",
             pool_size=settings.pool_size,
             max_overflow=settings.pool_size,
-            pool_pre_ping=True,
-            pool_recycle=1800,
-            connect_args={
-                "timeout": settings.connect_timeout_s,
-                "server_settings": {
-                    "application_name": application,
-                    "timezone": "UTC",
-                    "lock_timeout": str(settings.lock_timeout_ms),
-                    "statement_timeout": str(settings.statement_timeout_ms),
-                    "idle_in_transaction_session_timeout": "60000",
-                },
-            },
+            pool_recycle=_RECYCLE_S,
+            connect_args=connect,
         )
-        return cls(engine)
+        dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return cls(engine, Reads(dsn, max(1, settings.pool_size // 2), listeners, **connect), listeners)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Commits at the end of the block, rolls back if it raises."""
-        async with self.engine.connect() as connection:
-            tx = Transaction(connection)
-            async with connection.begin():
-                yield tx
-            tx.run_callbacks()
+        async with self._begin() as (tx, begun):
+            yield tx
+            with translate_driver_errors("COMMIT", tx.driver):
+                await begun.commit()
+        tx.run_callbacks()
+
+    @asynccontextmanager
+    async def trial(self) -> AsyncIterator[Transaction]:
+        """A transaction that may do everything and is rolled back at the end of the block; no callback is run."""
+        async with self._begin() as (tx, begun):
+            yield tx
+            with translate_driver_errors("ROLLBACK", tx.driver):
+                await begun.rollback()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:
         """A read-only transaction that sees one moment (REPEATABLE READ), however many statements it takes."""
+        async with self._begin("repeatable_read", readonly=True) as (tx, begun):
+            yield tx
+            with translate_driver_errors("COMMIT", tx.driver):
+                await begun.commit()
+
+    @asynccontextmanager
+    async def _begin(
+        self, isolation: Literal["read_committed", "repeatable_read"] | None = None, *, readonly: bool = False
+    ) -> AsyncIterator[tuple[Transaction, asyncpg.transaction.Transaction]]:
+        """A transaction that the block has to end; it is rolled back if the block raises."""
         async with self.engine.connect() as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            async with connection.begin():
-                yield Transaction(connection)
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            begun = driver.transaction(isolation=isolation, readonly=readonly)
+            with translate_driver_errors("BEGIN", driver):
+                await begun.start()
+            try:
+                yield Transaction(connection, driver, self.listeners), begun
+            except BaseException:
+                # With the connection the transaction is gone as well; the error that says so is the one to be raised.
+                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    if driver.is_in_transaction():
+                        await begun.rollback()
+                raise
 
     async def ping(self) -> None:
         """Raise if PostgreSQL does not answer."""
@@ -125,4 +255,33 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self.reads.close()
         await self.engine.dispose()
+
+
+def _one_or_none(rows: Sequence[Any]) -> Any | None:
+    if len(rows) > 1:
+        raise ValueError(f"{len(rows)} rows where there can be one")
+    return rows[0] if rows else None
+
+
+async def _nothing(_connection: asyncpg.Connection) -> None:
+    return
+
+
+def _note_return(_connection: object, record: Any) -> None:
+    record.info["returned_at"] = time.monotonic()
+
+
+def _check_connection(connection: Any, record: Any, _proxy: object) -> None:
+    """Replace a connection that is known to be closed, and one that has not been used of late and does not answer.
+
+    To ask each time would be a round trip for each transaction; one that was in use a moment ago has just been asked.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("PostgreSQL has closed this connection")
+    if time.monotonic() - record.info.get("returned_at", time.monotonic()) > _IDLE_S:
+        try:
+            connection.ping()
+        except Exception as error:
+            raise DisconnectionError("PostgreSQL does not answer on this connection") from error

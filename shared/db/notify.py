@@ -19,10 +19,12 @@ from sqlalchemy import make_url, text
 
 from shared.config import DatabaseSettings
 from shared.db.engine import Transaction
+from shared.db.query import Query
 
 log = structlog.get_logger(__name__)
 
 RECONNECT_S = 1.0
+_NOTIFY = Query(text("SELECT pg_notify(:channel, :payload)"))
 
 
 class Channel(StrEnum):
@@ -37,7 +39,7 @@ class Channel(StrEnum):
 
 async def notify(tx: Transaction, channel: Channel, payload: str = "") -> None:
     """Wake the listeners of ``channel`` when ``tx`` commits. Equal notifications of one transaction are sent once."""
-    await tx.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel.value, "payload": payload})
+    await tx.rows(_NOTIFY, {"channel": channel.value, "payload": payload})
 
 
 class Subscription:

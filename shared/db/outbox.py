@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from shared.clock import Clock
 from shared.db.engine import Transaction
 from shared.db.notify import Channel, notify
+from shared.db.query import Query
 from shared.db.tables_detection import face_embeddings
 from shared.db.tables_shared import vector_outbox, vector_versions
 
@@ -87,35 +88,15 @@ async def queue_faces(
     """
     if not face_ids and not gone:
         return
-    named = (
-        func.unnest(
-            literal([face_id for face_id, _ in gone], ARRAY(vector_outbox.c.point_id.type)),
-            literal([version for _, version in gone], ARRAY(vector_outbox.c.model_version.type)),
-        )
-        .table_valued(
-            column("face_id", vector_outbox.c.point_id.type),
-            column("model_version", vector_outbox.c.model_version.type),
-            name="gone",
-        )
-        .render_derived()
-    )
-    points = union(
-        select(face_embeddings.c.face_id, face_embeddings.c.model_version).where(
-            face_embeddings.c.library_id == library_id, face_embeddings.c.face_id == func.any(list(face_ids))
-        ),
-        select(named.c.face_id, named.c.model_version),
-    ).subquery("points")
-    ordered = select(
-        bindparam("kind", PointKind.FACE.value),
-        points.c.face_id,
-        points.c.model_version,
-        bindparam("library_id", library_id),
-        bindparam("queued_at", clock.now(), type_=vector_outbox.c.queued_at.type),
-    ).order_by(points.c.face_id, points.c.model_version)
-    columns = ["kind", "point_id", "model_version", "library_id", "queued_at"]
-    statement = insert(vector_outbox).from_select(columns, ordered)
-    await tx.execute(
-        statement.on_conflict_do_update(index_elements=["kind", "point_id", "model_version"], set_={"dirty": True})
+    await tx.rows(
+        _QUEUE_FACES,
+        {
+            "library_id": library_id,
+            "face_ids": list(face_ids),
+            "gone_ids": [face_id for face_id, _ in gone],
+            "gone_versions": [version for _, version in gone],
+            "queued_at": clock.now(),
+        },
     )
     await notify(tx, Channel.OUTBOX)
 
@@ -288,3 +269,38 @@ __all__ = [
     "release_claims",
     "settle_claims",
 ]
+
+
+def _make_queue_faces() -> Query:
+    ids, versions = ARRAY(vector_outbox.c.point_id.type), ARRAY(vector_outbox.c.model_version.type)
+    gone = (
+        func.unnest(bindparam("gone_ids", type_=ids), bindparam("gone_versions", type_=versions))
+        .table_valued(
+            column("face_id", vector_outbox.c.point_id.type),
+            column("model_version", vector_outbox.c.model_version.type),
+            name="gone",
+        )
+        .render_derived()
+    )
+    points = union(
+        select(face_embeddings.c.face_id, face_embeddings.c.model_version).where(
+            face_embeddings.c.library_id == bindparam("library_id"),
+            face_embeddings.c.face_id == func.any(bindparam("face_ids", type_=ids)),
+        ),
+        select(gone.c.face_id, gone.c.model_version),
+    ).subquery("points")
+    ordered = select(
+        bindparam("kind", PointKind.FACE.value),
+        points.c.face_id,
+        points.c.model_version,
+        bindparam("library_id", type_=vector_outbox.c.library_id.type),
+        bindparam("queued_at", type_=vector_outbox.c.queued_at.type),
+    ).order_by(points.c.face_id, points.c.model_version)
+    columns = ["kind", "point_id", "model_version", "library_id", "queued_at"]
+    statement = insert(vector_outbox).from_select(columns, ordered)
+    return Query(
+        statement.on_conflict_do_update(index_elements=["kind", "point_id", "model_version"], set_={"dirty": True})
+    )
+
+
+_QUEUE_FACES = _make_queue_faces()

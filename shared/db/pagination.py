@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, false, or_
+from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, tuple_
 from sqlalchemy.engine import Row
 
 from shared.errors import InvalidRequest, Reason
@@ -88,7 +88,12 @@ def make_page(
 
 
 def _after(order: Sequence[SortKey], values: Sequence[Any]) -> ColumnElement[bool]:
-    # (a, b) > (x, y) written out, since columns may go in different directions.
+    if len({key.descending for key in order}) == 1:
+        # A comparison of rows is a place in an index on these columns.
+        row = tuple_(*(key.column for key in order))
+        place = tuple_(*(literal(value, key.column.type) for key, value in zip(order, values, strict=True)))
+        return row < place if order[0].descending else row > place
+    # Written out, since the columns go in different directions.
     clauses: list[ColumnElement[bool]] = []
     for position, key in enumerate(order):
         equal = [order[i].column == values[i] for i in range(position)]

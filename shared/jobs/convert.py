@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf import struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,15 +14,16 @@ from shared.jobs.model import Job, JobState
 
 # What google.protobuf.Duration can hold: 10 000 years.
 _LONGEST_S = 315_576_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_timestamp(moment: datetime | None) -> Timestamp | None:
     """A moment as a message; None stays unset."""
     if moment is None:
         return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+    # Not by FromDatetime, which takes three times as long, and a page has hundreds of them.
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def to_job(job: Job, now: datetime) -> jobs_pb2.Job:

@@ -37,6 +37,7 @@ from shared.jobs.repository import (
     release_slice,
     update_job,
 )
+from shared.rpc.ambient import working_for
 from shared.rpc.failures import to_kith_error
 from shared.telemetry.metrics import Metrics
 
@@ -152,7 +153,8 @@ class SliceExecutor:
         outcome = "ended"
         begun = time.perf_counter()
         try:
-            result = await self._with_heartbeat(held, self.handlers[held.kind].run(run))
+            with working_for(held.created_by):
+                result = await self._with_heartbeat(held, self.handlers[held.kind].run(run))
             await self._end_slice(held, result)
         except SliceStopped:
             outcome = "stopped"

@@ -1,4 +1,4 @@
-"""What the call being served carries along: its request id, who is calling, how much time is left.
+"""What the call being served, or the job being run, carries along: its request id, whom it is for, how much time is left.
 
 Set by the interceptors, read by servicers and by the channels a servicer calls through. Context variables, because a
 call's task and the tasks it starts inherit them and no other call ever sees them.
@@ -14,9 +14,11 @@ from contextvars import ContextVar
 from shared.rpc.principal import Principal
 
 REQUEST_ID_KEY = "x-request-id"
+ON_BEHALF_KEY = "kith-on-behalf-of"
 
 _request_id: ContextVar[str | None] = ContextVar("kith_request_id", default=None)
 _principal: ContextVar[Principal | None] = ContextVar("kith_principal", default=None)
+_job_starter: ContextVar[str | None] = ContextVar("kith_job_starter", default=None)
 _ends_at: ContextVar[float | None] = ContextVar("kith_ends_at", default=None)
 
 
@@ -31,6 +33,12 @@ def current_principal() -> Principal:
     if principal is None:
         raise LookupError("no principal: this code does not run inside an authenticated call")
     return principal
+
+
+def current_subject() -> str | None:
+    """For whom this code runs: who is calling, or who started the job; ``None`` outside of both."""
+    principal = _principal.get()
+    return _job_starter.get() if principal is None else principal.subject
 
 
 def time_left() -> float | None:
@@ -57,6 +65,16 @@ def acting_as(principal: Principal) -> Iterator[None]:
         yield
     finally:
         _principal.reset(token)
+
+
+@contextmanager
+def working_for(subject: str) -> Iterator[None]:
+    """Call other services in the name of ``subject`` inside the block: of whoever started the job."""
+    token = _job_starter.set(subject)
+    try:
+        yield
+    finally:
+        _job_starter.reset(token)
 
 
 @contextmanager

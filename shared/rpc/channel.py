@@ -6,7 +6,8 @@
   ``request_id`` and are answered once. Only calls that have not been answered by a byte are retried.
 - Deadlines: the time left of the call being served, less 5 % for the way back; else ``default_deadline_s`` for calls with
   one answer; streams have none of their own.
-- Metadata: ``x-request-id``, ``traceparent`` and, if configured, the service token.
+- Metadata: ``x-request-id``, ``traceparent``, ``kith-on-behalf-of`` (whoever calls, or started the job; percent-encoded UTF-8)
+  and, if configured, the service token.
 
 A limit of grpc.aio itself: when a server refuses a client stream while the client writes to it, the client may see INTERNAL
 ("Internal error from Core") instead of the status that was sent (https://github.com/grpc/grpc/issues/36066).
@@ -18,12 +19,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
 
 from shared.config import AuthSettings, RpcSettings
-from shared.rpc.ambient import REQUEST_ID_KEY, current_request_id, time_left
+from shared.rpc.ambient import ON_BEHALF_KEY, REQUEST_ID_KEY, current_request_id, current_subject, time_left
 from shared.rpc.status import from_rpc_error
 from shared.telemetry.tracing import outgoing_trace
 
@@ -122,6 +124,9 @@ class Outgoing:
         request_id = current_request_id()
         if request_id is not None:
             metadata[REQUEST_ID_KEY] = request_id
+        subject = current_subject()
+        if subject is not None:
+            metadata[ON_BEHALF_KEY] = quote(subject, safe="@:/+")
         if self._service_token is not None:
             metadata["authorization"] = f"Bearer {self._service_token}"
         return metadata

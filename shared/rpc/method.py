@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 # Asked by probes and tools, not by clients: they need no token, no room and no log line.
@@ -21,17 +21,18 @@ class Method:
 
     service: str
     name: str
+    is_infrastructure: bool = field(init=False, compare=False)
+    """Health and reflection."""
+
+    def __post_init__(self) -> None:
+        # Asked several times per call.
+        object.__setattr__(self, "is_infrastructure", self.service in INFRASTRUCTURE)
 
     @classmethod
     def parse(cls, path: str) -> Method:
         """From the path gRPC hands over."""
         service, _, name = path.lstrip("/").rpartition("/")
         return cls(service, name)
-
-    @property
-    def is_infrastructure(self) -> bool:
-        """Health and reflection."""
-        return self.service in INFRASTRUCTURE
 
     def __str__(self) -> str:
         return f"{self.service}/{self.name}"
@@ -48,9 +49,9 @@ class RpcKind(Enum):
     @property
     def request_streaming(self) -> bool:
         """Many messages come from the caller."""
-        return self.value[0]
+        return self._value_[0]
 
     @property
     def response_streaming(self) -> bool:
         """Many messages go to the caller."""
-        return self.value[1]
+        return self._value_[1]

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from shared.caller import Caller
 from shared.clock import Clock
 from shared.db.engine import Database, Transaction
-from shared.db.idempotency import RequestKey, find_answer, make_request_key, store_answer
+from shared.db.idempotency import RequestKey, claim_request, find_answer, make_request_key, store_answer
 from shared.ids import parse_library_id, parse_uuid
 from shared.rpc.ambient import current_principal
 
@@ -33,14 +33,22 @@ class Mutations:
         request: Message,
         answer_type: type[Answer],
         work: Callable[[Transaction, Caller], Awaitable[Answer]],
+        *,
+        dry_run: bool = False,
     ) -> Answer:
         """Do ``work`` in a transaction and answer with what it returns.
 
         If the request carries a ``request_id`` that was answered before, ``work`` is not done and the first answer comes
         again. Raises :class:`InvalidRequest` for an id that is no UUID or was used for another request.
+
+        With ``dry_run`` the work is done, answered and rolled back: nothing is stored or looked up under the id, nobody
+        is notified, nothing waits for the commit. Whatever ``work`` refuses it refuses all the same.
         """
         caller = make_caller(request)
         key = _request_key(request, caller)
+        if dry_run:
+            async with self._database.trial() as tx:
+                return await work(tx, caller)
         async with self._database.transaction() as tx:
             return await self._answer_once(tx, key, answer_type, lambda: work(tx, caller))
 
@@ -61,8 +69,7 @@ class Mutations:
         caller = make_caller(request)
         key = _request_key(request, caller)
         if key is not None:
-            async with self._database.transaction() as tx:
-                stored = await find_answer(tx, key, self._clock)
+            stored = await find_answer(self._database.reads, key, self._clock)
             if stored is not None:
                 return answer_type.FromString(stored)
         begun = await first(caller)
@@ -78,11 +85,11 @@ class Mutations:
     ) -> Answer:
         if key is None:
             return await work()
-        stored = await find_answer(tx, key, self._clock)
+        stored = await claim_request(tx, key, self._clock)
         if stored is not None:
             return answer_type.FromString(stored)
         answer = await work()
-        await store_answer(tx, key, answer.SerializeToString(deterministic=True), self._clock)
+        await store_answer(tx, key, answer.SerializeToString(deterministic=True))
         return answer
 
 

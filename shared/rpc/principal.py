@@ -2,6 +2,11 @@
 
 A server is built with one :class:`Authenticator`. Two come with the house: everybody may do everything (development), and
 bearer tokens from a file that holds only their SHA-256.
+
+A service that calls another shows its own token and names whom it calls for (:func:`act_for`). The subject becomes theirs, so
+that the ledger says who did it; libraries and verbs stay those of the token. That gives nobody a right they lack: the service
+named is the one that let them in, it has held their own token against the same library and the verb of the call it now
+serves, and only a token with the verb :attr:`Verb.ACT_FOR_OTHERS` is believed.
 """
 
 from __future__ import annotations
@@ -10,18 +15,20 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Final, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shared.config import AuthMode, AuthSettings
-from shared.errors import Unauthenticated
+from shared.errors import InvalidRequest, PermissionDenied, Reason, Unauthenticated
 from shared.rpc.method import Method
 
 ANY_LIBRARY = "*"
+MAX_SUBJECT: Final = 200
 
 
 class Verb(StrEnum):
@@ -30,6 +37,7 @@ class Verb(StrEnum):
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+    ACT_FOR_OTHERS = "act_for_others"
 
 
 _READING = re.compile(r"^(Get|List|BatchGet|Watch|Wait|Search|Compare|Detect|Check|Estimate|Explain|Match)(?=[A-Z]|$)")
@@ -37,6 +45,7 @@ _ADMIN_SERVICES = frozenset({"ModelService"})
 _ADMIN_METHODS = frozenset({"DoctorService/Reconcile", "DoctorService/RebuildVectors", "PersonService/ForgetPerson"})
 
 
+@cache
 def verb_of(method: Method) -> Verb:
     """The verb a call needs, from its name: reading is reading everywhere, the rest is writing or administration."""
     if _READING.match(method.name):
@@ -47,13 +56,24 @@ def verb_of(method: Method) -> Verb:
     return Verb.WRITE
 
 
+def check_subject(subject: str) -> str:
+    """``subject`` itself; raises ``ValueError`` unless it is 1..200 printable characters."""
+    if not 0 < len(subject) <= MAX_SUBJECT or not subject.isprintable():
+        raise ValueError(f"a subject has 1..{MAX_SUBJECT} printable characters")
+    return subject
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller. ``libraries`` is ``None`` for one that may use every library."""
+    """A caller. ``libraries`` is ``None`` for one that may use every library.
+
+    ``through``: subject of the service that calls for the caller; empty if they call themselves.
+    """
 
     subject: str
     libraries: frozenset[str] | None
     verbs: frozenset[Verb]
+    through: str = ""
 
     def may(self, verb: Verb) -> bool:
         """Whether the caller may do ``verb`` at all."""
@@ -62,6 +82,23 @@ class Principal:
     def may_use(self, library_id: str) -> bool:
         """Whether the caller may see ``library_id``."""
         return self.libraries is None or library_id in self.libraries
+
+
+def act_for(principal: Principal, subject: str) -> Principal:
+    """``principal`` calling for ``subject``: under their name, with its own libraries and verbs.
+
+    Raises :class:`PermissionDenied` if it may not act for others, :class:`InvalidRequest` if nobody can be called that.
+    """
+    if not principal.may(Verb.ACT_FOR_OTHERS):
+        raise PermissionDenied(
+            "this token may not act for others",
+            reason=Reason.VERB_FORBIDDEN,
+            metadata={"verb": Verb.ACT_FOR_OTHERS.value},
+        )
+    try:
+        return replace(principal, subject=check_subject(subject), through=principal.subject)
+    except ValueError as error:
+        raise InvalidRequest(f"whom this call is for: {error}") from None
 
 
 class Authenticator(Protocol):
@@ -78,8 +115,11 @@ class Authenticator(Protocol):
 class OpenAuthenticator:
     """Everybody may do everything. For development, and behind something else that decides."""
 
+    def __init__(self) -> None:
+        self._anybody = Principal("anonymous", None, frozenset(Verb))
+
     async def authenticate(self, bearer: str | None) -> Principal:
-        return Principal("anonymous", None, frozenset(Verb))
+        return self._anybody
 
 
 class TokenEntry(BaseModel):
@@ -88,7 +128,7 @@ class TokenEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     token_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    subject: str = Field(min_length=1)
+    subject: Annotated[str, AfterValidator(check_subject)]
     libraries: tuple[str, ...]
     verbs: frozenset[Verb]
 

@@ -13,19 +13,20 @@ own, the same limits, and the same way to stop::
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from shared.config import RpcSettings
 from shared.ids import IdFactory
 from shared.rpc.health import HealthServer, Readiness
 from shared.rpc.interceptors.admission import Admission, AdmissionInterceptor
 from shared.rpc.interceptors.auth import AuthInterceptor
+from shared.rpc.interceptors.call import CallInterceptor, InterceptedServer
 from shared.rpc.interceptors.deadlines import DeadlinesInterceptor
 from shared.rpc.interceptors.errors import ErrorsInterceptor
 from shared.rpc.interceptors.telemetry import TelemetryInterceptor
@@ -49,13 +50,14 @@ class RpcServer:
         settings: RpcSettings,
         *,
         name: str,
-        server: grpc.aio.Server,
+        interceptors: Sequence[CallInterceptor],
         admission: Admission,
         health: HealthServer,
     ) -> None:
         self._settings = settings
         self._name = name
-        self._server = server
+        self._server = grpc.aio.server(options=server_options(settings))
+        self._intercepted = InterceptedServer(self._server, interceptors)
         self._health = health
         self._services: list[str] = []
         self.admission = admission
@@ -77,20 +79,17 @@ class RpcServer:
     ) -> RpcServer:
         """A server without services that does not listen yet. ``readiness`` is for tests with their own pace."""
         admission = Admission(settings.max_concurrent_calls)
-        server = grpc.aio.server(
-            interceptors=(
-                TelemetryInterceptor(metrics, tracing, ids),
-                ErrorsInterceptor(),
-                AdmissionInterceptor(admission, metrics),
-                AuthInterceptor(authenticator, metrics),
-                TextInterceptor(),
-                DeadlinesInterceptor(settings, metrics),
-            ),
-            options=server_options(settings),
+        interceptors = (
+            TelemetryInterceptor(metrics, tracing, ids),
+            ErrorsInterceptor(),
+            AdmissionInterceptor(admission, metrics),
+            AuthInterceptor(authenticator, metrics),
+            TextInterceptor(),
+            DeadlinesInterceptor(settings, metrics),
         )
         checks = readiness if readiness is not None else Readiness(metrics)
         health_server = HealthServer(settings, checks, name=name)
-        return cls(settings, name=name, server=server, admission=admission, health=health_server)
+        return cls(settings, name=name, interceptors=interceptors, admission=admission, health=health_server)
 
     @property
     def health_port(self) -> int:
@@ -104,7 +103,7 @@ class RpcServer:
 
     def add(self, add_to_server: Callable[[Any, Any], None], servicer: Any, full_service_name: str) -> None:
         """Register ``servicer`` by the generated ``add_XServicer_to_server``. Before :meth:`start`."""
-        add_to_server(servicer, self._server)
+        add_to_server(servicer, self._intercepted)
         self._services.append(full_service_name)
         self.readiness.add_service(full_service_name)
 
@@ -114,9 +113,12 @@ class RpcServer:
 
     async def start(self) -> None:
         """Listen on both ports. Raises :class:`AddressTakenError`."""
-        health_pb2_grpc.add_HealthServicer_to_server(self.readiness.servicer, self._server)
+        # Generated code asks of a server no more than what InterceptedServer has.
+        served: Any = self._intercepted
+        health_pb2_grpc.add_HealthServicer_to_server(self.readiness.servicer, served)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+        add_reflection(reflection.aio.ReflectionServicer(names), served)
         self.port = listen(self._server, self._settings.host, self._settings.port, name=self._name)
         await self.start_health()
         await self._server.start()

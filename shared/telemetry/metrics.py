@@ -48,6 +48,9 @@ class Metrics:
         self.outbox_lag_seconds = self._gauge("kith_outbox_lag_seconds", "Age of the oldest such entry.")
         self.outbox_relayed = self._counter("kith_outbox_relayed", "Outbox entries brought to Qdrant.", "outcome")
 
+        self.people_to_settle = self._gauge("kith_people_to_settle", "Persons not yet brought up to their faces.")
+        self.people_to_settle_seconds = self._gauge("kith_people_to_settle_seconds", "Age of the oldest such entry.")
+
         self.detector_waiting = self._gauge("kith_detector_waiting", "Photos waiting for inference.")
         self.detector_running = self._gauge("kith_detector_running", "Photos in a run of the models.")
         self.detector_held_bytes = self._gauge("kith_detector_held_bytes", "Decoded photos held for inference.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -16,10 +16,12 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import NoOpTracerProvider, Span, SpanKind
+from opentelemetry.trace import INVALID_SPAN, NoOpTracerProvider, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shared.config import TelemetrySettings
+
+TRACE_PARENT = "traceparent"
 
 
 class Tracing:
@@ -43,9 +45,14 @@ class Tracing:
         with self._tracer.start_as_current_span(name, kind=kind) as span:
             yield span
 
-    @contextmanager
-    def serve(self, name: str, carrier: Mapping[str, str]) -> Iterator[Span]:
+    def serve(self, name: str, carrier: Mapping[str, str]) -> AbstractContextManager[Span]:
         """The server side of a call: a span below the caller's, read from ``carrier`` (request metadata)."""
+        if self._provider is None and TRACE_PARENT not in carrier:
+            return nullcontext(INVALID_SPAN)
+        return self._serve(name, carrier)
+
+    @contextmanager
+    def _serve(self, name: str, carrier: Mapping[str, str]) -> Iterator[Span]:
         token = otel_context.attach(TraceContextTextMapPropagator().extract(carrier))
         try:
             with self._tracer.start_as_current_span(

@@ -27,9 +27,14 @@ def recording_statements(database: Database) -> Iterator[list[SentStatement]]:
     def note(_connection: object, _cursor: object, text: str, parameters: object, _context: object, many: bool) -> None:
         sent.append(SentStatement(text, len(parameters) if many and isinstance(parameters, list | tuple) else 1))
 
+    def note_query(text: str) -> None:
+        sent.append(SentStatement(text, 1))
+
     engine = database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
+    database.listeners.append(note_query)
     try:
         yield sent
     finally:
+        database.listeners.remove(note_query)
         event.remove(engine, "before_cursor_execute", note)

@@ -1,4 +1,4 @@
-"""Who is calling, may they do this, in this library.
+"""Who is calling, for whom, may they do this, in this library.
 
 The library is the request's own ``library_id`` (empty: ``default``), on a stream that of every message; where a stream has
 one answer, it is of one library, and its later messages may leave that empty. Requests without that field belong to no
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -16,11 +17,11 @@ import structlog
 
 from shared.errors import KithError, PermissionDenied, Reason
 from shared.ids import parse_library_id
-from shared.rpc.ambient import acting_as
+from shared.rpc.ambient import ON_BEHALF_KEY, acting_as
 from shared.rpc.interceptors.call import Call, CallInterceptor, Proceed
 from shared.rpc.interceptors.context import CallContext
 from shared.rpc.method import RpcKind
-from shared.rpc.principal import Authenticator, Principal, verb_of
+from shared.rpc.principal import Authenticator, Principal, act_for, verb_of
 from shared.telemetry.metrics import Metrics
 
 
@@ -40,6 +41,8 @@ class AuthInterceptor(CallInterceptor):
             self._metrics.rpc_refused.labels(refusal.reason.value).inc()
             raise
         structlog.contextvars.bind_contextvars(subject=principal.subject)
+        if principal.through:
+            structlog.contextvars.bind_contextvars(through=principal.through)
         if call.kind.request_streaming:
             call = replace(
                 call, context=_LibraryContext(call.context, principal, one_library=call.kind is RpcKind.STREAM_UNARY)
@@ -58,7 +61,8 @@ class AuthInterceptor(CallInterceptor):
             )
         if call.request is not None:
             check_library(call.request, principal)
-        return principal
+        subject = call.metadata.get(ON_BEHALF_KEY)
+        return principal if subject is None else act_for(principal, unquote(subject))
 
 
 class _LibraryContext(CallContext):
@@ -94,9 +98,10 @@ def check_library(request: Any, principal: Principal) -> None:
 
     Raises :class:`InvalidRequest` if what it names cannot be a library.
     """
-    if "library_id" not in request.DESCRIPTOR.fields_by_name:
+    named = getattr(request, "library_id", None)
+    if named is None:
         return
-    library_id = parse_library_id(request.library_id)
+    library_id = parse_library_id(named)
     structlog.contextvars.bind_contextvars(library_id=library_id)
     if not principal.may_use(library_id):
         raise PermissionDenied(

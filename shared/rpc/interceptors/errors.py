@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 from typing import Any, Never
 
 import grpc
@@ -19,16 +18,9 @@ from google.protobuf.message import DecodeError
 from shared.errors import InvalidRequest, KithError
 from shared.rpc.ambient import current_request_id
 from shared.rpc.failures import to_kith_error
-from shared.rpc.interceptors.call import (
-    Call,
-    CallInterceptor,
-    Codec,
-    Continuation,
-    Handler,
-    Proceed,
-    wrap_handler,
-)
+from shared.rpc.interceptors.call import Call, CallInterceptor, Codec, Proceed
 from shared.rpc.interceptors.context import CallContext
+from shared.rpc.method import RpcKind
 from shared.rpc.status import DETAILS_KEY, status_code, to_status
 
 log = structlog.get_logger(__name__)
@@ -37,26 +29,9 @@ log = structlog.get_logger(__name__)
 class ErrorsInterceptor(CallInterceptor):
     """KithErrors and the stores' failures by name, everything else INTERNAL. Cancellation by the caller passes."""
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        around = partial(self._around_bytes, codec=Codec.of(handler))
-        return wrap_handler(handler, around, handler_call_details, Codec())
-
-    async def _around_bytes(self, call: Call, proceed: Proceed, *, codec: Codec) -> Any:
-        async def proceed_with_messages(call: Call) -> Any:
-            request = None if call.kind.request_streaming else _decode(codec, call.request)
-            reply = await proceed(replace(call, request=request, context=_CodecContext(call.context, codec)))
-            return None if call.kind.response_streaming else _encode(codec, reply)
-
-        return await self.around(call, proceed_with_messages)
-
     async def around(self, call: Call, proceed: Proceed) -> Any:
         try:
-            return await proceed(call)
+            return await _proceed_with_messages(call, proceed)
         # The status is decided already, or the caller has gone and gRPC says so in its own words.
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
@@ -68,6 +43,14 @@ class ErrorsInterceptor(CallInterceptor):
             await _refuse(call, error)
         except Exception as error:
             await _refuse(call, error)
+
+
+async def _proceed_with_messages(call: Call, proceed: Proceed) -> Any:
+    request = None if call.data is None else _decode(call.codec, call.data)
+    streams = call.kind is not RpcKind.UNARY_UNARY
+    context = _CodecContext(call.context, call.codec) if streams else call.context
+    reply = await proceed(replace(call, request=request, context=context))
+    return None if call.kind.response_streaming else _encode(call.codec, reply)
 
 
 async def _refuse(call: Call, error: BaseException) -> Never:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import grpc.aio
 import structlog
 from opentelemetry.trace import Span, StatusCode
+from prometheus_client import Counter, Gauge, Histogram
 
 from shared.ids import IdFactory
 from shared.rpc.ambient import REQUEST_ID_KEY, carrying_request_id
 from shared.rpc.interceptors.call import Call, CallInterceptor, Proceed
+from shared.rpc.method import Method
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 
@@ -33,9 +33,9 @@ class TelemetryInterceptor(CallInterceptor):
     """The id is the caller's ``x-request-id`` if usable, else a new one, and goes back in trailing metadata."""
 
     def __init__(self, metrics: Metrics, tracing: Tracing, ids: IdFactory) -> None:
-        self._metrics = metrics
         self._tracing = tracing
         self._ids = ids
+        self._meters = Meters(metrics)
 
     async def around(self, call: Call, proceed: Proceed) -> Any:
         if call.method.is_infrastructure:
@@ -44,24 +44,20 @@ class TelemetryInterceptor(CallInterceptor):
         if not _USABLE_ID.fullmatch(request_id):
             request_id = str(self._ids.new_uuid())
         call.context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-        with (
-            carrying_request_id(request_id),
-            structlog.contextvars.bound_contextvars(request_id=request_id),
-            self._tracing.serve(str(call.method), call.metadata) as span,
-            self._observed(call, span),
-        ):
-            return await proceed(call)
+        # Never unbound: gRPC serves each call in a task of its own, and what is bound ends with it.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        with carrying_request_id(request_id), self._tracing.serve(str(call.method), call.metadata) as span:
+            return await self._observe(call, proceed, span)
 
-    @contextmanager
-    def _observed(self, call: Call, span: Span) -> Iterator[None]:
-        labels = (call.method.service, call.method.name)
-        in_flight = self._metrics.rpc_in_flight.labels(*labels)
+    async def _observe(self, call: Call, proceed: Proceed, span: Span) -> Any:
+        in_flight = self._meters.in_flight(call.method)
         in_flight.inc()
         began = time.perf_counter()
         code = grpc.StatusCode.UNKNOWN
         try:
-            yield
+            reply = await proceed(call)
             code = call.context.code() or grpc.StatusCode.OK
+            return reply
         except grpc.aio.AbortError:
             code = call.context.code() or grpc.StatusCode.UNKNOWN
             raise
@@ -76,12 +72,12 @@ class TelemetryInterceptor(CallInterceptor):
         finally:
             seconds = time.perf_counter() - began
             in_flight.dec()
-            self._metrics.rpc_calls.labels(*labels, code.name).inc()
-            self._metrics.rpc_seconds.labels(*labels, code.name).observe(seconds)
-            span.set_attribute("rpc.system", "grpc")
-            span.set_attribute("rpc.grpc.status_code", code.value[0])
-            if code in _FAULTS or code in _NOTABLE:
-                span.set_status(StatusCode.ERROR, code.name)
+            self._meters.count(call.method, code, seconds)
+            if span.is_recording():
+                span.set_attribute("rpc.system", "grpc")
+                span.set_attribute("rpc.grpc.status_code", code.value[0])
+                if code in _FAULTS or code in _NOTABLE:
+                    span.set_status(StatusCode.ERROR, code.name)
             self._log(call, code, seconds)
 
     def _log(self, call: Call, code: grpc.StatusCode, seconds: float) -> None:
@@ -94,3 +90,29 @@ class TelemetryInterceptor(CallInterceptor):
             peer=call.context.peer(),
             retries=int(call.metadata.get("grpc-previous-rpc-attempts", "0")),
         )
+
+
+class Meters:
+    """The metrics of each method, looked up by their labels once."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._in_flight: dict[Method, Gauge] = {}
+        self._ended: dict[tuple[Method, grpc.StatusCode], tuple[Counter, Histogram]] = {}
+
+    def in_flight(self, method: Method) -> Gauge:
+        """Calls of ``method`` being served."""
+        gauge = self._in_flight.get(method)
+        if gauge is None:
+            gauge = self._in_flight[method] = self._metrics.rpc_in_flight.labels(method.service, method.name)
+        return gauge
+
+    def count(self, method: Method, code: grpc.StatusCode, seconds: float) -> None:
+        """A call of ``method`` ended so, after so long."""
+        ended = self._ended.get((method, code))
+        if ended is None:
+            labels = (method.service, method.name, code.name)
+            ended = (self._metrics.rpc_calls.labels(*labels), self._metrics.rpc_seconds.labels(*labels))
+            self._ended[method, code] = ended
+        ended[0].inc()
+        ended[1].observe(seconds)

@@ -8,16 +8,24 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shared.config import AuthMode, AuthSettings
 from shared.errors import InvalidRequest, PermissionDenied, Reason, Unauthenticated
-from shared.rpc.ambient import current_principal
+from shared.rpc.ambient import current_principal, working_for
 from shared.rpc.channel import translate_errors
 from shared.rpc.method import Method
-from shared.rpc.principal import OpenAuthenticator, TokenAuthenticator, Verb, build_authenticator, verb_of
+from shared.rpc.principal import (
+    OpenAuthenticator,
+    TokenAuthenticator,
+    TokenEntry,
+    Verb,
+    build_authenticator,
+    verb_of,
+)
 
 from .conftest import Launch, Running
 from .echo import EchoRequest, Via
@@ -38,6 +46,7 @@ def tokens_file(tmp_path: Path) -> Path:
         entry("writer", ["family"], ["write"]),
         entry("guest", ["family"], ["read"]),
         entry("anywhere", ["*"], ["read", "write", "admin"]),
+        entry("service", ["family"], ["read", "act_for_others"]),
     ]
     path.write_text(json.dumps(tokens))
     return path
@@ -45,6 +54,10 @@ def tokens_file(tmp_path: Path) -> Path:
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
+
+
+def on_behalf(subject: str) -> tuple[tuple[str, str], ...]:
+    return (("kith-on-behalf-of", quote(subject)),)
 
 
 async def guarded(launch: Launch, tokens_file: Path) -> Running:
@@ -167,6 +180,59 @@ async def test_the_service_token_is_sent_by_our_channels(launch: Launch, tokens_
     auth = AuthSettings(service_token="anywhere")
     running = await launch(authenticator=TokenAuthenticator.from_file(tokens_file), auth=auth)
     assert await running.client.ask("x", library_id="other") == "x"
+
+
+@pytest.mark.parametrize("subject", ["anna@example.org", "Zoë Ωmega", "100% sure"])
+async def test_a_service_calls_for_its_caller(launch: Launch, tokens_file: Path, subject: str) -> None:
+    auth = AuthSettings(service_token="service")
+    back = await launch(authenticator=TokenAuthenticator.from_file(tokens_file), auth=auth)
+    front = await launch()
+
+    async def name_both(_request: Any, _context: Any) -> str:
+        principal = current_principal()
+        return f"{principal.subject} through {principal.through}"
+
+    async def forward(request: Any, _context: Any) -> str:
+        return await back.client.ask(request.text, library_id="family")
+
+    back.servicer.act, front.servicer.act = name_both, forward
+    assert await front.client.ask(metadata=on_behalf(subject)) == f"{subject} through service"
+    with working_for(subject):
+        assert await back.client.ask(library_id="family") == f"{subject} through service"
+    assert await back.client.ask(library_id="family") == "service through "
+
+
+@pytest.mark.parametrize("via", Via)
+async def test_only_a_token_that_may_is_believed_whom_it_calls_for(launch: Launch, tokens_file: Path, via: Via) -> None:
+    running = await guarded(launch, tokens_file)
+    metadata = (*bearer("writer" if via.writes else "reader"), *on_behalf("anywhere"))
+    with pytest.raises(PermissionDenied) as caught:
+        async with translate_errors("echo"):
+            await running.client.provoke(via, at_once=True, library_id="family", metadata=metadata)
+    assert (caught.value.reason, caught.value.metadata) == (Reason.VERB_FORBIDDEN, {"verb": "act_for_others"})
+
+
+async def test_calling_for_somebody_lends_none_of_their_rights(launch: Launch, tokens_file: Path) -> None:
+    running = await guarded(launch, tokens_file)
+    metadata = (*bearer("service"), *on_behalf("anywhere"))
+    with pytest.raises(PermissionDenied) as library:
+        async with translate_errors("echo"):
+            await running.client.ask(library_id="other", metadata=metadata)
+    assert library.value.reason is Reason.LIBRARY_FORBIDDEN
+    with pytest.raises(PermissionDenied) as verb:
+        async with translate_errors("echo"):
+            await running.client.call("UpdateEcho", EchoRequest(library_id="family"), metadata=metadata)
+    assert verb.value.metadata == {"verb": "write"}
+
+
+@pytest.mark.parametrize("subject", ["", "x" * 201, "two\nlines", "n\0l"])
+async def test_nobody_has_such_a_name(launch: Launch, subject: str) -> None:
+    running = await launch()
+    with pytest.raises(InvalidRequest):
+        async with translate_errors("echo"):
+            await running.client.ask(metadata=on_behalf(subject))
+    with pytest.raises(ValueError, match="200 printable"):
+        TokenEntry.model_validate({**entry("a", ["*"], ["read"]), "subject": subject})
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from shared.foundation import Foundation
 from shared.jobs.control import cancel_job, pause_job, resume_job
 from shared.jobs.execution import SliceExecutor, SliceRun
 from shared.jobs.model import Job, JobState, Json, Progress, SliceResults
+from shared.rpc.ambient import current_subject
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.items import KIND, ItemsHandler, read_job, start_items_job, stored_items
 
@@ -63,6 +64,19 @@ async def test_slices_end_one_by_one_and_the_last_ends_the_job(base: Foundation,
     assert (job.state, job.result, job.phase) == (JobState.SUCCEEDED, {"ends": [3, 5, 9], "done": 9}, "")
     assert job.ended_at is not None
     assert await stored_items(base, job_id) == list(range(9))
+
+
+async def test_a_job_works_in_the_name_of_whoever_started_it(base: Foundation, executor: Make) -> None:
+    job_id = await start_items_job(base, 1)
+    seen: list[str | None] = []
+
+    async def note(_run: SliceRun) -> Json:
+        seen.append(current_subject())
+        raise Unavailable("for now")
+
+    await executor(RunHandler(note)).run_slice(job_id, 0)
+    assert seen == [(await read_job(base, job_id)).created_by]
+    assert current_subject() is None
 
 
 async def test_a_job_shows_in_the_metrics_of_its_worker(base: Foundation, executor: Make) -> None:

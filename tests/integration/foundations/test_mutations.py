@@ -130,6 +130,40 @@ async def test_what_goes_before_the_transaction_is_not_done_for_a_replay(counter
     assert (begun, await counter.done()) == (1, 1)
 
 
+async def test_a_dry_run_answers_and_leaves_nothing(counter: Counter, base: Foundation) -> None:
+    request = make_request()
+    called: list[str] = []
+
+    async def work(tx: Transaction, caller: Caller) -> jobs_pb2.CancelJobResponse:
+        tx.after_commit(lambda: called.append("never"))
+        return await counter.work(tx, caller)
+
+    for _ in range(2):
+        answer = await counter.mutations.run(request, jobs_pb2.CancelJobResponse, work, dry_run=True)
+        assert answer.job.revision == 1
+    assert (called, await counter.done()) == ([], 0)
+    async with base.database.transaction() as tx:
+        assert await tx.scalar(select(func.count()).select_from(idempotency_keys)) == 0
+    # The id is as good as new, and a dry run after it still does the work.
+    assert await counter.call(request) == 1
+    answer = await counter.mutations.run(request, jobs_pb2.CancelJobResponse, work, dry_run=True)
+    assert (answer.job.revision, await counter.done()) == (2, 1)
+
+
+async def test_a_dry_run_refuses_what_the_call_would(counter: Counter) -> None:
+    async def fail(tx: Transaction, caller: Caller) -> jobs_pb2.CancelJobResponse:
+        await counter.work(tx, caller)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await counter.mutations.run(make_request(), jobs_pb2.CancelJobResponse, fail, dry_run=True)
+    with pytest.raises(InvalidRequest):
+        await counter.mutations.run(
+            make_request(request_id="once"), jobs_pb2.CancelJobResponse, counter.work, dry_run=True
+        )
+    assert await counter.done() == 0
+
+
 async def test_an_id_that_is_no_uuid_is_refused(counter: Counter) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await counter.call(make_request(request_id="once"))

@@ -1,13 +1,13 @@
-"""The ledger as tests write and read it: mutations over gRPC, and changes entered in transactions the test holds open."""
+"""What tests of the ledger share: the stubs, short words for calls, and the whole state of a library to compare."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-import grpc.aio
+import grpc
+from sqlalchemy import select
 
 from kith.persons.v1 import (
     assignments_pb2,
@@ -16,107 +16,118 @@ from kith.persons.v1 import (
     changes_pb2_grpc,
     persons_pb2,
     persons_pb2_grpc,
+    prototypes_pb2_grpc,
 )
-from services.persons.domain.model import Change, ChangeKind
-from services.persons.repository.changes import record_change
-from services.persons.wiring import build_deps
-from shared.caller import Caller
+from shared.db.tables_persons import assignments, exclusions, persons, prototypes
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
 
+HUMAN = assignments_pb2.ASSIGNMENT_SOURCE_HUMAN
+MACHINE = assignments_pb2.ASSIGNMENT_SOURCE_MACHINE
+
 
 class Ledger:
-    """The persons server, as a test of its ledger uses it."""
+    """The persons server, in a test's words. Errors are Kith's own."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.people = persons_pb2_grpc.PersonServiceStub(channel)
         self.assignments = assignments_pb2_grpc.AssignmentServiceStub(channel)
+        self.prototypes = prototypes_pb2_grpc.PrototypeServiceStub(channel)
         self.changes = changes_pb2_grpc.ChangeServiceStub(channel)
 
-    async def create(self, name: str, library_id: str = "default") -> persons_pb2.CreatePersonResponse:
-        """A new person."""
-        request = persons_pb2.CreatePersonRequest(library_id=library_id, person=persons_pb2.Person(name=name))
+    async def create(self, name: str, **fields: Any) -> persons_pb2.CreatePersonResponse:
+        request = persons_pb2.CreatePersonRequest(
+            person=persons_pb2.Person(name=name, **fields), request_id=str(uuid4())
+        )
         return await self.people.CreatePerson(request)
 
-    async def assign(self, face_id: UUID, person_id: str, **fields: Any) -> str:
-        """Give a face to a person; returns the change's id."""
-        request = assignments_pb2.AssignFaceRequest(
-            face_id=str(face_id), person_id=person_id, request_id=str(uuid4()), **fields
+    async def get(self, person_id: str, *, deleted: bool = True) -> persons_pb2.Person:
+        async with translate_errors("persons"):
+            request = persons_pb2.GetPersonRequest(person_id=person_id, show_deleted=deleted)
+            return (await self.people.GetPerson(request)).person
+
+    async def assign(
+        self, face_ids: Sequence[object], person_id: str, source: assignments_pb2.AssignmentSource.ValueType = HUMAN
+    ) -> assignments_pb2.BatchAssignFacesResponse:
+        request = assignments_pb2.BatchAssignFacesRequest(
+            face_ids=[str(face_id) for face_id in face_ids], person_id=person_id, source=source, confidence=0.9
         )
         async with translate_errors("persons"):
-            return (await self.assignments.AssignFace(request)).change_id
+            return await self.assignments.BatchAssignFaces(request)
 
-    async def get(self, change_id: str, **fields: Any) -> changes_pb2.Change:
-        """One change."""
+    async def unassign(self, face_id: object, *, exclude: bool = False) -> assignments_pb2.UnassignFaceResponse:
         async with translate_errors("persons"):
-            request = changes_pb2.GetChangeRequest(change_id=change_id, **fields)
-            return (await self.changes.GetChange(request)).change
+            return await self.assignments.UnassignFace(
+                assignments_pb2.UnassignFaceRequest(face_id=str(face_id), exclude=exclude)
+            )
 
-    async def page(self, **fields: Any) -> changes_pb2.ListChangesResponse:
-        """One page of changes."""
+    async def exclude(self, face_id: object, person_id: str) -> assignments_pb2.ExcludeFaceResponse:
         async with translate_errors("persons"):
-            return await self.changes.ListChanges(changes_pb2.ListChangesRequest(**fields))
+            return await self.assignments.ExcludeFace(
+                assignments_pb2.ExcludeFaceRequest(face_id=str(face_id), person_id=person_id)
+            )
 
-    async def ids(self, **fields: Any) -> list[str]:
-        """The changes that pass a filter, newest first."""
-        return [change.id for change in (await self.page(page_size=500, **fields)).changes]
-
-    async def faces(self, change_id: str, page_size: int = 1000) -> list[changes_pb2.FaceChange]:
-        """What a change did to faces, page by page."""
-        found: list[changes_pb2.FaceChange] = []
-        token = ""
-        while True:
-            request = changes_pb2.ListChangeFacesRequest(change_id=change_id, page_size=page_size, page_token=token)
-            answer = await self.changes.ListChangeFaces(request)
-            found += answer.faces
-            token = answer.next_page_token
-            if not token:
-                return found
-
-    @asynccontextmanager
-    async def watching(self, after_cursor: str = "", **fields: Any) -> AsyncIterator[Watcher]:
-        """A watch that has begun when the block does, and is cancelled at its end."""
-        call = self.changes.WatchChanges(changes_pb2.WatchChangesRequest(after_cursor=after_cursor, **fields))
-        try:
-            await call.initial_metadata()
-            yield Watcher(call)
-        finally:
-            call.cancel()
-
-
-class Watcher:
-    """Reads a watch."""
-
-    def __init__(self, call: Any) -> None:
-        self._messages = aiter(call)
-
-    async def next(self) -> changes_pb2.Change:
-        """The next change."""
+    async def merge(self, survivor: str, merged: str, **fields: Any) -> persons_pb2.MergePersonsResponse:
+        one, other = await self.get(survivor), await self.get(merged)
         async with translate_errors("persons"):
-            message: changes_pb2.WatchChangesResponse = await anext(self._messages)
-        return message.change
+            return await self.people.MergePersons(
+                persons_pb2.MergePersonsRequest(
+                    survivor_id=survivor, survivor_etag=one.etag, merged_id=merged, merged_etag=other.etag, **fields
+                )
+            )
 
-    async def take(self, count: int) -> list[changes_pb2.Change]:
-        """The next changes."""
-        return [await self.next() for _ in range(count)]
+    async def delete(self, person_id: str) -> persons_pb2.DeletePersonResponse:
+        etag = (await self.get(person_id)).etag
+        async with translate_errors("persons"):
+            return await self.people.DeletePerson(persons_pb2.DeletePersonRequest(person_id=person_id, etag=etag))
 
+    async def undelete(self, person_id: str) -> persons_pb2.UndeletePersonResponse:
+        async with translate_errors("persons"):
+            return await self.people.UndeletePerson(persons_pb2.UndeletePersonRequest(person_id=person_id))
 
-async def enter_change(
-    base: Foundation,
-    tx: Any,
-    *,
-    kind: ChangeKind = ChangeKind.PERSON_UPDATED,
-    face_ids: Sequence[UUID] = (),
-    actor: str = "somebody",
-    undoes: UUID | None = None,
-    library_id: str = "default",
-) -> UUID:
-    """Enter a change in a transaction, as any mutation would."""
-    change = Change(kind=kind, face_ids=face_ids, undoes=undoes)
-    return await record_change(tx, build_deps(base), library_id, change, Caller(actor, "test"))
+    async def undo(self, change_id: str, *, dry_run: bool = False) -> changes_pb2.UndoChangeResponse:
+        async with translate_errors("persons"):
+            return await self.changes.UndoChange(changes_pb2.UndoChangeRequest(change_id=change_id, dry_run=dry_run))
 
 
-async def enter_changes(base: Foundation, count: int, **fields: Any) -> list[str]:
-    """Enter changes in one transaction, and commit it; their ids in the order of writing."""
-    async with base.database.transaction() as tx:
-        return [str(await enter_change(base, tx, **fields)) for _ in range(count)]
+async def read_state(base: Foundation) -> dict[str, Any]:
+    """Everything people consist of, without what every write changes (versions, times of writing, changes)."""
+    async with base.database.snapshot() as tx:
+        return {
+            "persons": {
+                row.person_id: (
+                    row.name,
+                    row.name_key,
+                    row.status,
+                    row.birth_year,
+                    row.birth_month,
+                    row.birth_day,
+                    row.merged_into,
+                    row.chosen_cover,
+                    row.notes,
+                    row.external_ids,
+                    row.face_count,
+                    row.first_seen,
+                    row.last_seen,
+                    row.cover_face_id,
+                    row.deleted_at is not None,
+                )
+                for row in await tx.rows(select(persons))
+            },
+            "assignments": {
+                row.face_id: (row.person_id, row.source, row.confidence, row.choice, row.assigned_at)
+                for row in await tx.rows(select(assignments))
+            },
+            "exclusions": {
+                (row.face_id, row.person_id): (row.exclusion_id, row.created_by, row.created_at)
+                for row in await tx.rows(select(exclusions))
+            },
+            "prototypes": {
+                row.face_id: (row.person_id, row.role, row.era, row.pinned) for row in await tx.rows(select(prototypes))
+            },
+        }
+
+
+def ids(values: Sequence[UUID]) -> list[str]:
+    """Ids as the contract has them."""
+    return [str(value) for value in values]
