@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable
 
@@ -15,9 +13,10 @@ from services.clustering.domain.grouping_run import (
     store_grouping,
 )
 from services.clustering.domain.model import ClusteringDeps
-from services.clustering.grouping.process import GroupingProcessDied, group_in_process
-from services.clustering.grouping.request import GroupingRequest, GroupingResult, Phase
+from services.clustering.grouping.process import group_in_process
+from services.clustering.grouping.request import Cancelled, GroupingRequest, GroupingResult, Phase, Report
 from services.clustering.grouping.request import Progress as GroupingProgress
+from shared.child import watch_child
 from shared.db.engine import Database, Transaction
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import Job, Json, Progress, SliceResults
@@ -27,10 +26,6 @@ TELL_S = 0.5
 # How far a grouping is when a phase begins, as a share of the whole: finding neighbours is most of it.
 _BEGINS = {Phase.NEIGHBOURS: 0.0, Phase.FORM: 0.7, Phase.MERGE: 0.8, Phase.ATTACH: 0.9, Phase.MEASURE: 0.95}
 _ENDS = {Phase.NEIGHBOURS: 0.7, Phase.FORM: 0.8, Phase.MERGE: 0.9, Phase.ATTACH: 0.95, Phase.MEASURE: 1.0}
-
-
-class GroupingLost(Exception):
-    """The grouping's process was killed. Nobody's request is to blame, so this is no KithError, and the slice runs again."""
 
 
 class ClusterFacesJob:
@@ -78,34 +73,16 @@ class ClusterFacesJob:
 
 
 async def group_watched(request: GroupingRequest, tell: Callable[[float], Awaitable[None]]) -> GroupingResult:
-    """Group in another process, telling every half second how far it is (0..1).
+    """Group in another process, telling every half second how far it is (0..1). Errors as of :func:`watch_child`."""
 
-    If this task is cancelled, or ``tell`` raises, the process is stopped and waited for. Raises what grouping raises, and
-    :class:`GroupingLost`.
-    """
-    stop = threading.Event()
-    share = 0.0
+    def run(report: Report, cancelled: Cancelled) -> GroupingResult:
+        return group_in_process(request, report, cancelled)
 
-    def note(progress: GroupingProgress) -> None:
-        nonlocal share
+    async def tell_share(progress: GroupingProgress) -> None:
         begin, end = _BEGINS[progress.phase], _ENDS[progress.phase]
-        share = max(share, begin + (end - begin) * progress.done / max(1, progress.total))
+        await tell(begin + (end - begin) * progress.done / max(1, progress.total))
 
-    work = asyncio.create_task(asyncio.to_thread(group_in_process, request, note, stop.is_set), name="grouping")
-    try:
-        told = 0.0
-        while not (await asyncio.wait([work], timeout=TELL_S))[0]:
-            if share > told:
-                told = share
-                await tell(told)
-    finally:
-        # Set also when all went well, where nobody looks at it any more.
-        stop.set()
-        await asyncio.wait([work])
-        lost = work.exception()
-    if isinstance(lost, GroupingProcessDied):
-        raise GroupingLost from lost
-    return work.result()
+    return await watch_child(run, tell_share, TELL_S)
 
 
 class _FaceCount:

@@ -85,10 +85,17 @@ async def store_computed(
 async def drop_centroids(tx: Transaction, deps: ClusteringDeps, library_id: str, person_id: UUID) -> int:
     """Delete a person's centroids of every model; answers how many. Raises :class:`NotFound`."""
     await require_persons(tx, library_id, [person_id])
-    await lock_centroids(tx, [person_id])
-    gone = await delete_centroids(tx, library_id, [person_id])
+    return len(await forget_centroids(tx, deps, library_id, [person_id]))
+
+
+async def forget_centroids(
+    tx: Transaction, deps: ClusteringDeps, library_id: str, person_ids: Sequence[UUID]
+) -> list[tuple[UUID, str]]:
+    """Delete the centroids of these persons, who need not exist, of every model; answers (centroid id, model version)."""
+    await lock_centroids(tx, person_ids)
+    gone = await delete_centroids(tx, library_id, person_ids)
     await queue_points(tx, deps.clock, PointKind.CENTROID, library_id, gone)
-    return len(gone)
+    return gone
 
 
 def _stored(standing: Standing) -> tuple[int, bytes | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,8 +19,14 @@ from services.clustering.domain.model import ActiveModel, ClusteringDeps, Cluste
 from services.clustering.grouping.plan import check_memory, plan_memory
 from services.clustering.grouping.request import Algorithm, GroupingRequest, GroupingResult, GroupingSizes
 from services.clustering.grouping.stable_ids import keep_cluster_ids
-from services.clustering.grouping.thresholds import ThresholdOverrides, Thresholds
-from services.clustering.repository.locks import allow_long_work, hold_faces, lock_clusters
+from services.clustering.grouping.thresholds import (
+    ARCFACE_THRESHOLDS,
+    CALIBRATION_FACES,
+    ThresholdOverrides,
+    Thresholds,
+)
+from services.clustering.repository.locks import hold_faces, lock_clusters
+from services.clustering.repository.matchers import find_learnt_space
 from services.clustering.repository.memberships import (
     Membership,
     clear_assigned,
@@ -38,8 +44,10 @@ from services.clustering.repository.unassigned import (
     read_unassigned,
 )
 from shared.db.engine import Transaction
+from shared.db.long_work import allow_long_work
 from shared.db.outbox import queue_faces
 from shared.errors import Contention
+from shared.faces.projection import LearntSpace
 
 THRESHOLDS = ("knn_floor", "link_floor", "merge", "attach", "attach_margin")
 
@@ -121,24 +129,41 @@ async def read_faces(
         return model, FaceTable([], nothing, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
     sizes = choose_sizes(deps, command)
     check_memory(plan_memory(count, model.dimension, command.algorithm, sizes), sizes.memory_budget_mb)
+    model = replace(model, learnt=await find_learnt_space(tx, command.library_id, model.model_version))
     return model, await read_unassigned(tx, command.library_id, model, command.selection, count)
 
 
 def build_request(deps: ClusteringDeps, command: ClusterFaces, model: ActiveModel, faces: FaceTable) -> GroupingRequest:
-    """What the grouping is asked: the settings win over the pack, the pack over what the collection itself suggests."""
+    """What the grouping is asked: the settings win over the pack, the pack over what the collection itself suggests.
+
+    All of those but the last are cosines of the model's own space, so they are carried into the matcher's if there is one.
+    """
     carried = {name: model.thresholds[name] for name in THRESHOLDS if name in model.thresholds}
     chosen = {name: getattr(deps.settings, name) for name in THRESHOLDS if getattr(deps.settings, name) is not None}
+    # A pack that carries only some cosines is calibrated, and those it has win.
+    pack = carried if len(carried) == len(THRESHOLDS) else None
+    if model.learnt is not None:
+        if pack is None and len(faces.face_ids) < CALIBRATION_FACES:
+            pack = asdict(ARCFACE_THRESHOLDS)
+        pack = _carry(model.learnt, pack) if pack is not None else None
+        carried, chosen = _carry(model.learnt, carried), _carry(model.learnt, chosen)
     return GroupingRequest(
         vectors=faces.vectors,
         assets=faces.assets,
         quality=faces.quality,
         algorithm=command.algorithm,
         seed_floor=deps.quality.seed_floor,
-        # A pack that carries only some cosines is calibrated, and those it has win.
-        pack_thresholds=Thresholds(**carried) if len(carried) == len(THRESHOLDS) else None,
+        pack_thresholds=Thresholds(**pack) if pack is not None else None,
         overrides=ThresholdOverrides(**{**carried, **chosen}),
         sizes=choose_sizes(deps, command),
     )
+
+
+def _carry(learnt: LearntSpace, cosines: Mapping[str, float]) -> dict[str, float]:
+    return {
+        name: learnt.carry_difference(value) if name == "attach_margin" else learnt.carry(value)
+        for name, value in cosines.items()
+    }
 
 
 def choose_sizes(deps: ClusteringDeps, command: ClusterFaces) -> GroupingSizes:

@@ -17,7 +17,7 @@ from services.clustering.domain.ports import People
 from services.clustering.repository.clusters import get_cluster, list_member_ids, remove_members
 from services.clustering.repository.locks import hold_faces, lock_clusters
 from shared.db.engine import Database, Transaction
-from shared.db.idempotency import RequestKey, find_answer, make_request_key, store_answer
+from shared.db.idempotency import RequestKey, claim_request, make_request_key, store_answer
 from shared.db.outbox import queue_faces
 from shared.errors import InvalidRequest, NotFound, NotImplementedYet
 from shared.jobs.model import ItemFailure
@@ -121,7 +121,7 @@ async def _choose_faces(
     tx: Transaction, deps: ClusteringDeps, command: LabelCluster, key: RequestKey | None
 ) -> FaceChoice:
     if key is not None:
-        remembered = await find_answer(tx, key, deps.clock)
+        remembered = await claim_request(tx, key, deps.clock)
         if remembered is not None:
             return FaceChoice.decode(remembered)
     await _check_etag(tx, command)
@@ -138,7 +138,7 @@ async def _choose_faces(
         raise NotImplementedYet(f"LabelCluster of more than {MAX_FACES} faces is not built yet")
     choice = FaceChoice(chosen, sorted(excepted))
     if key is not None:
-        await store_answer(tx, key, choice.encode(), deps.clock)
+        await store_answer(tx, key, choice.encode())
     return choice
 
 

@@ -12,6 +12,7 @@ from shared.clock import Clock
 from shared.config import ClusteringSettings, QualitySettings, SuggestionSettings
 from shared.errors import Code, KithError, Reason
 from shared.faces.embeddings import Vectors
+from shared.faces.projection import LearntSpace
 from shared.ids import IdFactory
 
 
@@ -56,11 +57,15 @@ class ClusterChanged(KithError):
 
 @dataclass(frozen=True, slots=True)
 class ActiveModel:
-    """The embedding space a library works in, with the cosines its pack carries, by name."""
+    """The embedding space a library works in, with the cosines its pack carries, by name.
+
+    ``learnt``: the space of the library's matcher, in which faces are grouped if it has one; looked up for that only.
+    """
 
     model_version: str
     dimension: int
     thresholds: Mapping[str, float]
+    learnt: LearntSpace | None = None
 
 
 @dataclass(frozen=True, slots=True)

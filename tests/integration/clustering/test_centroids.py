@@ -110,7 +110,10 @@ async def test_the_hash_in_sql_is_the_hash_of_the_kernel(kith: Kith, base: Found
         model = await find_active_model(tx, "default")
         assert model is not None
         (standing,) = await read_standings(tx, model, [UUID(anna)])
-    members = [(str(face_id), 12 if index == 0 else 1) for index, face_id in enumerate(seeded.face_ids[:4])]
+        rows = await tx.rows(select(assignments.c.face_id, assignments.c.version))
+    versions = {row.face_id: row.version for row in rows}
+    assert versions[seeded.face_ids[0]] == 12
+    members = [(str(face_id), versions[face_id]) for face_id in seeded.face_ids[:4]]
     assert standing.members_hash.hex() == hash_members([*members, (ALGORITHM, 0)])
     assert standing.face_count == 4
 

@@ -16,6 +16,7 @@ from shared.faces.eras import (
     era_of_age,
     find_era,
     is_before_birth,
+    list_era_spans,
     score_eras,
 )
 
@@ -105,3 +106,24 @@ def test_less_precision_never_tells_another_era(born: date, captured: date) -> N
 def test_a_negative_age_is_refused() -> None:
     with pytest.raises(ValueError, match="before birth"):
         era_of_age(-1)
+
+
+@given(
+    born=st.builds(PartialDate, st.dates(date(1900, 1, 1), date(2030, 1, 1)), st.sampled_from(DatePrecision)),
+    captured=st.builds(PartialDate, st.dates(date(1890, 1, 1), date(2040, 1, 1)), st.sampled_from(DatePrecision)),
+)
+def test_eras_told_by_days_are_those_told_by_age(born: PartialDate, captured: PartialDate) -> None:
+    told = [
+        span.era
+        for span in list_era_spans(born)
+        if span.first <= captured.earliest and span.born <= captured.latest <= span.last
+    ]
+    era = find_era(born, captured)
+    assert told == ([] if era is None else [era])
+
+
+def test_who_was_born_on_a_leap_day_or_at_the_end_of_time_has_eras() -> None:
+    spans = {span.era: span for span in list_era_spans(PartialDate(date(2000, 2, 29)))}
+    assert (spans[Era.INFANT].last, spans[Era.CHILD].first) == (date(2004, 2, 28), date(2004, 2, 29))
+    assert (spans[Era.CHILD].last, spans[Era.TEEN].first) == (date(2013, 2, 28), date(2013, 3, 1))
+    assert list_era_spans(PartialDate(date(9990, 1, 1)))[-1].first == date.max

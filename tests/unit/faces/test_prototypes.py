@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -11,14 +12,27 @@ from hypothesis import strategies as st
 
 from shared.faces.embeddings import normalise
 from shared.faces.eras import Era
-from shared.faces.prototypes import PrototypeCandidate, PrototypeRole, PrototypeRules, choose_prototypes
+from shared.faces.near_duplicates import FaceKey
+from shared.faces.prototypes import (
+    Choice,
+    ChosenPrototype,
+    PrototypeCandidate,
+    PrototypeRole,
+    PrototypeRules,
+    choose_prototypes,
+    measure_merit,
+)
+
+
+def make_face(number: int, quality: float) -> PrototypeCandidate:
+    return PrototypeCandidate(f"f{number:03}", f"a{number:03}", quality=quality, merit=quality)
 
 
 def person(count: int, seed: int = 0) -> tuple[list[PrototypeCandidate], np.ndarray]:
     """Faces of distinct photos with falling quality."""
     random = np.random.default_rng(seed)
     vectors = normalise(random.standard_normal(32) + 0.8 * random.standard_normal((count, 32)))
-    faces = [PrototypeCandidate(f"f{i:03}", f"a{i:03}", quality=0.95 - 0.005 * i) for i in range(count)]
+    faces = [make_face(i, 0.95 - 0.005 * i) for i in range(count)]
     return faces, vectors
 
 
@@ -35,31 +49,33 @@ def test_exemplars_cover_both_looks() -> None:
     random = np.random.default_rng(1)
     looks = normalise(random.standard_normal((2, 32)))
     vectors = normalise(looks[np.repeat([0, 1], [40, 5])] + 0.1 * random.standard_normal((45, 32)))
-    faces = [PrototypeCandidate(f"f{i:03}", f"a{i:03}", 0.8) for i in range(45)]
+    faces = [make_face(i, 0.8) for i in range(45)]
     chosen = choose_prototypes(faces, vectors, PrototypeRules(max_prototypes=2))
     assert {c.index < 40 for c in chosen} == {True, False}
 
 
 def test_a_stranger_of_the_best_quality_is_not_primary() -> None:
     faces, vectors = person(20)
-    faces[7] = replace(faces[7], quality=1.0)
+    faces[7] = replace(faces[7], quality=1.0, merit=1.0)
     vectors[7] = -vectors[0]
     assert choose_prototypes(faces, vectors)[0].index != 7
 
 
 def test_one_per_photo_and_per_near_duplicate_group() -> None:
     faces, vectors = person(12)
-    faces = [replace(f, asset_id=f"a{i // 2}", near_duplicate_key=f"g{i // 6}") for i, f in enumerate(faces)]
+    faces = [
+        replace(f, asset_id=f"a{i // 2}", near_duplicate_key=FaceKey(f"g{i // 6}", 0)) for i, f in enumerate(faces)
+    ]
     chosen = choose_prototypes(faces, vectors)
     assert len(chosen) == 2
-    assert {faces[c.index].near_duplicate_key for c in chosen} == {"g0", "g1"}
+    assert {faces[c.index].near_duplicate_key for c in chosen} == {FaceKey("g0", 0), FaceKey("g1", 0)}
 
 
 def test_eras_have_their_best_and_their_quota() -> None:
     faces, vectors = person(40)
     eras = [Era.CHILD if i % 4 == 0 else Era.ADULT for i in range(40)]
     faces = [replace(f, era=era) for f, era in zip(faces, eras, strict=True)]
-    faces.append(PrototypeCandidate("f900", "a900", quality=0.1, era=Era.SENIOR))
+    faces.append(replace(make_face(900, 0.1), era=Era.SENIOR))
     vectors = np.concatenate([vectors, vectors[:1]])
     chosen = choose_prototypes(faces, vectors, PrototypeRules(max_per_era=3))
     by_era = {era: [c.role for c in chosen if c.era is era] for era in Era}
@@ -71,61 +87,132 @@ def test_eras_have_their_best_and_their_quota() -> None:
 
 def test_only_bad_faces_give_one_fallback() -> None:
     faces, vectors = person(5)
-    faces = [replace(f, quality=0.1) for f in faces]
+    faces = [replace(f, quality=0.1, merit=0.1) for f in faces]
     (only,) = choose_prototypes(faces, vectors)
     assert only.role is PrototypeRole.FALLBACK
     assert choose_prototypes([], np.empty((0, 32), dtype=np.float32)) == ()
 
 
-def test_pins_win_over_quality_photo_and_cap() -> None:
+def test_a_humans_word_wins_over_quality_photo_and_cap() -> None:
     faces, vectors = person(8)
-    for i in (5, 6, 7):
-        faces[i] = replace(faces[i], quality=0.01, asset_id="same", pinned=PrototypeRole.TEMPORAL)
+    words = {4: Choice.REFUSED, 5: Choice.PINNED, 6: Choice.CHOSEN, 7: Choice.CHOSEN, 0: Choice.REFUSED}
+    for index, choice in words.items():
+        faces[index] = replace(faces[index], quality=0.01, merit=0.01, asset_id="same", choice=choice)
     chosen = choose_prototypes(faces, vectors, PrototypeRules(max_prototypes=2))
-    assert {c.index for c in chosen} == {5, 6, 7}
-    assert all(c.pinned and c.role is PrototypeRole.TEMPORAL for c in chosen)
+    assert {c.index: c.pinned for c in chosen} == {5: True, 6: False, 7: False}
+    # There is no room for a better one, so the primary is one of them.
+    assert [c.role for c in chosen].count(PrototypeRole.PRIMARY) == 1
 
 
-def test_a_pinned_primary_is_the_only_primary() -> None:
+def test_a_kept_face_is_primary_only_if_none_is_better() -> None:
     faces, vectors = person(8)
-    faces[5] = replace(faces[5], pinned=PrototypeRole.PRIMARY)
-    primaries = [c for c in choose_prototypes(faces, vectors) if c.role is PrototypeRole.PRIMARY]
-    assert [c.index for c in primaries] == [5]
+    poor = [*faces[:7], replace(faces[7], quality=0.01, merit=0.01, choice=Choice.PINNED)]
+    roles = {c.index: c.role for c in choose_prototypes(poor, vectors)}
+    assert roles[7] is PrototypeRole.EXEMPLAR
+    assert PrototypeRole.PRIMARY in roles.values()
+    best = [*faces[:7], replace(faces[7], quality=1.0, merit=1.0, era=Era.TEEN, choice=Choice.PINNED)]
+    vectors[7] = vectors[:7].mean(axis=0)
+    vectors[7] /= np.linalg.norm(vectors[7])
+    roles = {c.index: c.role for c in choose_prototypes(best, vectors)}
+    assert roles[7] is PrototypeRole.PRIMARY
+    assert list(roles.values()).count(PrototypeRole.PRIMARY) == 1
+
+
+def test_of_two_pins_of_an_era_the_worthier_is_pinned() -> None:
+    faces, vectors = person(6)
+    faces = [replace(f, era=Era.TEEN) for f in faces]
+    for index in (1, 2, 3):
+        faces[index] = replace(faces[index], merit=0.1 * index, choice=Choice.PINNED)
+    faces[4] = replace(faces[4], era=None, choice=Choice.PINNED)
+    chosen = choose_prototypes(faces, vectors)
+    assert {c.index for c in chosen} >= {1, 2, 3, 4}
+    assert {c.index for c in chosen if c.pinned} == {3, 4}
+
+
+def test_who_looks_at_the_camera_and_is_large_has_merit() -> None:
+    assert measure_merit(0.8, 1.0, 0.0, 0.0) == pytest.approx(0.8)
+    assert measure_merit(0.8, 0.25, 0.0, 0.0) == pytest.approx(0.4)
+    assert measure_merit(0.8, 1.0, -60.0, 0.0) == measure_merit(0.8, 1.0, 60.0, 0.0) == pytest.approx(0.4)
+    assert measure_merit(0.8, 1.0, 30.0, 20.0) < measure_merit(0.8, 1.0, 30.0, 0.0)
+    assert measure_merit(0.8, 1.0, 120.0, 0.0) == 0.0
+
+
+Made = tuple[list[PrototypeCandidate], np.ndarray]
+RULES = PrototypeRules(max_prototypes=9, max_per_era=2)
+
+
+@st.composite
+def made_people(draw: st.DrawFn) -> Made:
+    """Up to forty faces of somebody, with few photos, bursts and eras, so that limits meet."""
+    random = np.random.default_rng(draw(st.integers(0, 10_000)))
+    count = draw(st.integers(1, 40))
+    vectors = normalise(random.standard_normal(8) + random.standard_normal((count, 8)))
+    words = [*Choice, *[None] * draw(st.integers(1, 30))]
+    eras = [None, *Era]
+    faces = []
+    for number in range(count):
+        quality = float(random.choice([0.1, 0.5, 0.9]))
+        burst = FaceKey(f"g{random.integers(0, 8)}", 0) if random.random() < 0.5 else None
+        faces.append(
+            PrototypeCandidate(
+                f"f{number:03}",
+                f"a{random.integers(0, 20)}",
+                quality,
+                quality * float(random.choice([0.5, 1.0])),
+                near_duplicate_key=burst,
+                era=eras[int(random.integers(0, len(eras)))],
+                choice=words[int(random.integers(0, len(words)))],
+            )
+        )
+    return faces, vectors
+
+
+@settings(max_examples=60, deadline=None)
+@given(made_people())
+def test_words_are_kept_and_limits_hold(made: Made) -> None:
+    faces, vectors = made
+    chosen = choose_prototypes(faces, vectors, RULES)
+    indices = [c.index for c in chosen]
+    assert len(indices) == len(set(indices))
+    said = {word: {i for i, face in enumerate(faces) if face.choice is word} for word in Choice}
+    kept = said[Choice.PINNED] | said[Choice.CHOSEN]
+    assert kept <= set(indices)
+    assert not said[Choice.REFUSED] & set(indices)
+    assert bool(chosen) == (len(said[Choice.REFUSED]) < len(faces))
+    # A pin an era, and only of what was pinned.
+    pinned = [c for c in chosen if c.pinned]
+    assert {c.era for c in pinned} == {faces[i].era for i in said[Choice.PINNED]}
+    assert len(pinned) == len({c.era for c in pinned})
+    # The limits hold for what was not kept by hand, and what was counts towards them.
+    assert len(chosen) <= max(RULES.max_prototypes, len(kept))
+    for era in Era:
+        of_era = sum(c.era is era for c in chosen)
+        assert of_era <= max(RULES.max_per_era, sum(faces[i].era is era for i in kept))
+    free = [i for i in indices if i not in kept]
+    photos = [faces[i].asset_id for i in free] + [*{faces[i].asset_id for i in kept}]
+    assert len(photos) == len(set(photos))
+    bursts = [faces[i].near_duplicate_key for i in free] + [*{faces[i].near_duplicate_key for i in kept}]
+    bursts = [burst for burst in bursts if burst is not None]
+    assert len(bursts) == len(set(bursts))
+    assert [c.role for c in chosen].count(PrototypeRole.PRIMARY) <= 1
+    assert all(faces[i].quality >= RULES.min_quality for i, c in zip(indices, chosen, strict=True) if is_good(c, kept))
+
+
+def is_good(chosen: ChosenPrototype, kept: set[int]) -> bool:
+    return chosen.index not in kept and chosen.role is not PrototypeRole.FALLBACK
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), count=st.integers(1, 40))
-def test_limits_hold_and_order_of_rows_does_not_matter(seed: int, count: int) -> None:
-    random = np.random.default_rng(seed)
-    vectors = normalise(random.standard_normal(8) + random.standard_normal((count, 8)))
-    eras = [None, *Era]
-    faces = [
-        PrototypeCandidate(
-            f"f{i:03}",
-            f"a{random.integers(0, 20)}",
-            float(random.choice([0.1, 0.5, 0.9])),
-            near_duplicate_key=None if random.random() < 0.5 else f"g{random.integers(0, 8)}",
-            era=eras[int(random.integers(0, len(eras)))],
-            pinned=PrototypeRole.EXEMPLAR if random.random() < 0.05 else None,
-        )
-        for i in range(count)
+@given(made_people(), st.randoms(use_true_random=False))
+def test_the_same_faces_in_any_order_give_the_same_prototypes(made: Made, random: Random) -> None:
+    faces, vectors = made
+    order = list(range(len(faces)))
+    random.shuffle(order)
+    chosen = choose_prototypes(faces, vectors, RULES)
+    again = choose_prototypes([faces[i] for i in order], vectors[order], RULES)
+    assert [(faces[c.index].face_id, c.role, c.pinned) for c in chosen] == [
+        (faces[order[c.index]].face_id, c.role, c.pinned) for c in again
     ]
-    rules = PrototypeRules(max_prototypes=9, max_per_era=2)
-    chosen = choose_prototypes(faces, vectors, rules)
-    order = random.permutation(count)
-    again = choose_prototypes([faces[i] for i in order], vectors[order], rules)
-    assert [(faces[c.index].face_id, c.role) for c in chosen] == [
-        (faces[order[c.index]].face_id, c.role) for c in again
-    ]
-    free = [c for c in chosen if not c.pinned]
-    pins = sum(f.pinned is not None for f in faces)
-    assert chosen
-    assert sum(c.pinned for c in chosen) == pins
-    assert len(chosen) <= max(9, pins)
-    assets = [faces[c.index].asset_id for c in free]
-    assert len(assets) == len(set(assets))
-    for era in Era:
-        assert sum(c.era is era for c in chosen) <= max(2, sum(f.era is era and f.pinned is not None for f in faces))
 
 
 def test_vectors_must_fit() -> None:

@@ -1,0 +1,1 @@
+"""Learning a matcher: a linear projection of one library's embeddings in which its people are told apart better."""
