@@ -43,6 +43,7 @@ def to_evidence(evidence: Evidence) -> pb.Evidence:
         ],
         quality=evidence.quality,
         era_score=evidence.era_score,
+        same_photo=evidence.same_photo,
     )
 
 

@@ -10,11 +10,14 @@ from services.suggestions.adapters.faces import IndexedFaceSearch
 from services.suggestions.adapters.persons import RemoteAssignments
 from services.suggestions.domain.discovering import FIND_MORE
 from services.suggestions.domain.model import SuggestionsDeps
-from services.suggestions.jobs import FindMoreHandler
+from services.suggestions.forgetting_jobs import ForgetSuggestionsHandler
+from services.suggestions.jobs import AskPairsHandler, FindMoreHandler, FollowPeopleHandler
 from services.suggestions.servicers.discovery import DiscoveryServicer
 from services.suggestions.servicers.suggestion import SuggestionServicer
 from shared.foundation import Foundation
+from shared.jobs.asking import ASK_PAIRS, FOLLOW_PEOPLE
 from shared.jobs.execution import JobHandler
+from shared.jobs.forgetting import FORGET_SUGGESTIONS
 from shared.rpc.channel import open_channel
 from shared.rpc.server import RpcServer
 from shared.vectors.faces import FaceIndex
@@ -46,11 +49,15 @@ def build_handlers(base: Foundation, stack: AsyncExitStack) -> dict[str, JobHand
     """Handlers of this service's jobs, by kind; their channel to the clustering service closes with ``stack``."""
     channel = open_channel(base.settings.services.clustering, base.settings.rpc, base.settings.auth)
     stack.push_async_callback(channel.close)
+    deps = build_deps(base)
     return {
         FIND_MORE: FindMoreHandler(
             base.database,
-            build_deps(base),
+            deps,
             IndexedFaceSearch(FaceIndex(base.qdrant, base.collections)),
             RemoteCentroidSearch(channel),
-        )
+        ),
+        FOLLOW_PEOPLE: FollowPeopleHandler(base.database, deps),
+        ASK_PAIRS: AskPairsHandler(base.database, deps),
+        FORGET_SUGGESTIONS: ForgetSuggestionsHandler(base.database),
     }

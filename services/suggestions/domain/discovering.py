@@ -147,7 +147,7 @@ class Finder:
         )
         # numpy lets go of the interpreter while it multiplies.
         questions = await asyncio.to_thread(self._judge, candidates, refused, frozenset(person_ids), open_pairs)
-        noted = [_note_same_photo(question, shown) for question in questions]
+        noted = [note_same_photo(question, shown) for question in questions]
         return Found(noted, len(found), open_pairs)
 
     async def store(self, tx: Transaction, job_id: UUID, person_ids: Sequence[UUID], found: Found) -> Stored:
@@ -225,7 +225,8 @@ async def make_finder(
     return Finder(database, deps, faces, centroids, command, model, people)
 
 
-def _note_same_photo(question: Question, shown: set[tuple[str, UUID]]) -> Question:
+def note_same_photo(question: Question, shown: set[tuple[str, UUID]]) -> Question:
+    """The question, saying so if its person has a face in the photo already; ``shown``: (asset, person) pairs."""
     if (question.asset_id, question.person_id) not in shown:
         return question
     return replace(question, evidence=replace(question.evidence, same_photo=True))

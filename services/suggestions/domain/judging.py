@@ -7,8 +7,8 @@ not there, so that the next best may be asked about. Faces whose best person is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import numpy as np
@@ -55,6 +55,28 @@ def judge_faces(
     return [
         _make_question(candidates, people, rules, table, int(row), int(best[row]))
         for row in np.flatnonzero(reach & wanted[best])
+    ]
+
+
+def judge_pairs(
+    candidates: Candidates, people: KnownPeople, rules: MatchRules, confidences: Mapping[Pair, float]
+) -> list[Question]:
+    """The question about each (face, person) pair given, as sure as it is said to be, whoever else the face may be.
+
+    Left out: faces that are no candidates, and persons of whom there is nothing to hold against a face.
+    """
+    if not candidates.faces or not people.persons:
+        return []
+    table = score_persons(candidates.vectors, people.references, rules.floor)
+    rows = {face.face_id: row for row, face in enumerate(candidates.faces)}
+    recognised = {people.persons[owner].person_id for owner in set(people.references.owners.tolist())}
+    return [
+        replace(
+            _make_question(candidates, people, rules, table, rows[face_id], people.numbers[person_id]),
+            confidence=confidence,
+        )
+        for (face_id, person_id), confidence in confidences.items()
+        if face_id in rows and person_id in recognised
     ]
 
 

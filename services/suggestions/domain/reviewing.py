@@ -1,9 +1,10 @@
 """Answering questions.
 
 The word on whose face a face is belongs to the persons service, so an answer has two steps: there first, under a request id
-made of the suggestion's, then here. Whatever happens between them, the answer sent again finds the first step done and does
-the second. Where answers race, the persons service decides: of two people's yes to one face one wins; of yes and no to one
-pair, no stands, as excluding takes the face away and assigning refuses an excluded one.
+made of the suggestion's and the person's (a question may follow its person into another), then here. Whatever happens between
+them, the answer sent again finds the first step done and does the second. Where answers race, the persons service decides: of
+two people's yes to one face one wins; of yes and no to one pair, no stands, as excluding takes the face away and assigning
+refuses an excluded one.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ async def begin_accept(database: Database, persons: Assignments, command: Answer
     Raises :class:`NotFound`, :class:`EtagMismatch`, :class:`PreconditionFailed` with SUGGESTION_NOT_PENDING, and what the
     persons service says, e.g. FACE_ALREADY_ASSIGNED.
     """
-    request_id = uuid5(command.suggestion_id, "accept")
     async with database.snapshot() as tx:
         suggestion = await get_suggestion(tx, command.library_id, command.suggestion_id)
         if suggestion.state is SuggestionState.ACCEPTED:
             return AnswerBegun(suggestion)
         standing = await get_pair_standing(tx, suggestion)
+    request_id = _make_request_id(suggestion, "accept")
     if standing.assigned_by != str(request_id):
         _check_open(suggestion, command)
     change_id = await persons.assign_face(
@@ -105,12 +106,12 @@ async def begin_reject(database: Database, persons: Assignments, command: Answer
     Raises :class:`NotFound`, :class:`EtagMismatch` and :class:`PreconditionFailed` with SUGGESTION_NOT_PENDING, also where
     the face has been given to the person meanwhile: that is for UnassignFace to take back.
     """
-    request_id = uuid5(command.suggestion_id, "reject")
     async with database.snapshot() as tx:
         suggestion = await get_suggestion(tx, command.library_id, command.suggestion_id)
         if suggestion.state is SuggestionState.REJECTED:
             return AnswerBegun(suggestion)
         standing = await get_pair_standing(tx, suggestion)
+    request_id = _make_request_id(suggestion, "reject")
     if standing.excluded_by != str(request_id):
         _check_open(suggestion, command)
         if standing.assigned_to == suggestion.person_id:
@@ -135,6 +136,10 @@ async def finish_reject(
     await close_suggestion(tx, deps.clock, suggestion.suggestion_id, SuggestionState.REJECTED, caller.subject)
     await insert_review(tx, deps, suggestion, "REJECT", caller.subject, begun.change_id)
     return Answered(await get_suggestion(tx, command.library_id, command.suggestion_id), begun.change_id)
+
+
+def _make_request_id(suggestion: Suggestion, answer: str) -> UUID:
+    return uuid5(suggestion.suggestion_id, f"{answer} {suggestion.person_id}")
 
 
 def _check_open(suggestion: Suggestion, command: AnswerSuggestion) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, bindparam, case, column, exists, func, literal, or_, select, update
+from sqlalchemy import Text, bindparam, case, column, exists, func, literal, null, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB, REAL, insert
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
@@ -15,7 +15,7 @@ from shared.clock import Clock
 from shared.db.engine import Transaction
 from shared.db.metadata import TIMESTAMP
 from shared.db.tables_detection import faces
-from shared.db.tables_persons import assignments, exclusions
+from shared.db.tables_persons import assignments, exclusions, persons
 from shared.db.tables_suggestions import suggestions
 
 Pair = tuple[UUID, UUID]
@@ -29,12 +29,14 @@ async def store_questions(
     method: SuggestionMethod,
     questions: Sequence[Question],
 ) -> set[Pair]:
-    """Ask new questions, refresh open ones and ask expired ones again, in one statement; answered ones stay as they are.
+    """Ask new questions, refresh open ones and ask expired ones again, in two statements; answered ones stay as they are.
 
-    A face that was assigned or excluded since it was judged is left out. Returns the (face, person) pairs that are open.
+    A face that was assigned or excluded since it was judged is left out, as is a person merged or deleted since. Returns the
+    (face, person) pairs that are open.
     """
     if not questions:
         return set()
+    await _hold_pairs(tx, questions)
     given = (
         func.jsonb_to_recordset(bindparam("questions", type_=JSONB))
         .table_valued(
@@ -67,10 +69,17 @@ async def store_questions(
         )
         .select_from(given)
         .join(faces, faces.c.face_id == given.c.face_id)
-        .where(faces.c.library_id == library_id, faces.c.state == "ACTIVE", ~taken, ~excluded)
-        # The order in which rows of this table are locked; each face before them, as by those who delete faces.
+        .join(persons, persons.c.person_id == given.c.person_id)
+        .where(
+            faces.c.library_id == library_id,
+            faces.c.state == "ACTIVE",
+            persons.c.status != "MERGED",
+            persons.c.deleted_at.is_(None),
+            ~taken,
+            ~excluded,
+        )
+        # The order in which rows of this table are locked.
         .order_by(given.c.face_id, given.c.person_id)
-        .with_for_update(read=True, key_share=True, of=faces)
     )
     names = [
         "suggestion_id",
@@ -96,6 +105,9 @@ async def store_questions(
             "job_id": case((reopened, insertion.excluded.job_id), else_=suggestions.c.job_id),
             "state": SuggestionState.PENDING.value,
             "closed_at": None,
+            # Asked again it is about its person of today, whoever it was about first.
+            "moved_from": case((reopened, null()), else_=suggestions.c.moved_from),
+            "dormant": False,
             "version": suggestions.c.version + case((reopened, 1), else_=0),
         },
         where=suggestions.c.state.in_([SuggestionState.PENDING.value, SuggestionState.EXPIRED.value]),
@@ -127,6 +139,25 @@ async def expire_settled(tx: Transaction, clock: Clock, person_ids: Sequence[UUI
         update(suggestions)
         .where(suggestions.c.suggestion_id.in_(settled))
         .values(state=SuggestionState.EXPIRED.value, closed_at=clock.now(), version=suggestions.c.version + 1)
+    )
+
+
+async def _hold_pairs(tx: Transaction, questions: Sequence[Question]) -> None:
+    """Keep faces from being deleted, and persons from being merged or deleted: in that order, each by id, as everybody does."""
+    held = (
+        select(faces.c.face_id)
+        .where(faces.c.face_id == func.any([question.face_id for question in questions]))
+        .order_by(faces.c.face_id)
+        .with_for_update(read=True, key_share=True)
+        .cte("held")
+    )
+    # To count the faces they must be locked: no person is looked at before.
+    all_held = select(func.count()).select_from(held).scalar_subquery() >= 0
+    await tx.execute(
+        select(persons.c.person_id)
+        .where(all_held, persons.c.person_id == func.any([question.person_id for question in questions]))
+        .order_by(persons.c.person_id)
+        .with_for_update(read=True)
     )
 
 
