@@ -6,15 +6,18 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 
+from services.detection.adapters.crops import RemoteCrops
 from services.detection.adapters.lookers import ActiveLooker, open_fleets
 from services.detection.domain import migrating, sessions
 from services.detection.domain.model import DetectionDeps
+from services.detection.forgetting_jobs import ForgetFacesHandler
 from services.detection.jobs import DetectAssets
 from services.detection.mending_jobs import build_mending
 from services.detection.migration_jobs import MigrateModel
 from shared.config import Settings
 from shared.foundation import Foundation, WorkerProcess, open_foundation, start_worker
 from shared.jobs.execution import JobHandler
+from shared.jobs.forgetting import FORGET_FACES
 from shared.rpc.lifecycle import run_process
 from shared.vectors.reconcile import Comparison
 
@@ -33,6 +36,7 @@ def open_handlers(base: Foundation, stack: AsyncExitStack) -> dict[str, JobHandl
     return {
         sessions.JOB_KIND: DetectAssets(base.database, deps, ActiveLooker(base.database, fleets), trial),
         migrating.JOB_KIND: MigrateModel(base.database, deps, fleets, trial),
+        FORGET_FACES: ForgetFacesHandler(base.database, deps, RemoteCrops(base.settings)),
         **build_mending(base.database, base.clock, base.collections, Comparison(base.qdrant, base.collections)),
     }
 

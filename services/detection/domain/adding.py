@@ -23,14 +23,13 @@ from services.detection.domain.model import (
     PhotoFound,
     PlacedFace,
 )
-from services.detection.domain.refreshing import refresh_people_on
+from services.detection.domain.refreshing import queue_people_on
 from services.detection.domain.searching import Looking
 from services.detection.inference.faces import MIN_GIVEN_PX, GivenFace
 from services.detection.repository.assets import get_asset, lock_captured_times
 from services.detection.repository.faces import get_face
 from services.detection.repository.found import insert_faces, lock_known_faces, write_embeddings, write_photos
 from services.detection.repository.models import find_active_version
-from shared.caller import Caller
 from shared.db.engine import Database, Transaction
 from shared.db.outbox import queue_faces
 from shared.errors import AlreadyExists, Contention, InvalidRequest, NotFound
@@ -106,7 +105,6 @@ async def add_face(
     pack: PackDescription,
     command: AddFace,
     measured: MeasuredFace,
-    caller: Caller,
 ) -> Face:
     """Store the measured face, and what was learnt of its photo; how far detection got with the photo stays.
 
@@ -129,7 +127,7 @@ async def add_face(
     await write_embeddings(tx, library_id, pack.model_version, [placed])
     await write_photos(tx, deps.clock, library_id, [measured.photo], {asset_id: len(known) + 1}, detected=False)
     if await lock_captured_times(tx, library_id, [asset_id]) != before:
-        await refresh_people_on(tx, deps, library_id, [asset_id], caller.subject)
+        await queue_people_on(tx, deps, library_id, [asset_id])
     # The photo may have got its capture time only now, and every point carries it.
     await queue_faces(tx, deps.clock, library_id, [placed.face_id, *(face.face_id for face in known)])
     return await get_face(tx, library_id, placed.face_id)

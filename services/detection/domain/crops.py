@@ -1,14 +1,15 @@
 """Crops that were cut a moment ago, in the memory of this process and nowhere else.
 
-Nothing is written to a disk, so where a person is forgotten or a photo deleted there is nothing to hunt for: a crop is only
-asked for here once its face was found in PostgreSQL, and is gone for good within the time to live.
+Nothing is written to a disk. A crop is only asked for here once its face was found in PostgreSQL, so those of a face that is
+gone are handed to nobody, and are gone for good within the time to live. Where that is not soon enough (a person is forgotten)
+they are dropped: :meth:`CropCache.drop`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -38,10 +39,11 @@ class CropKey:
 
 @dataclass(slots=True, eq=False)
 class _Cutting:
-    """A crop being cut, and how many calls wait for it."""
+    """A crop being cut, how many calls wait for it, and whether its face went meanwhile."""
 
     task: asyncio.Task[Crop]
     waiting: int = 0
+    dropped: bool = False
 
 
 class CropCache:
@@ -80,9 +82,24 @@ class CropCache:
             if not cutting.waiting:
                 self._forget(key, cutting)
 
+    def list_faces(self) -> set[UUID]:
+        """The faces of which a crop is kept or being cut."""
+        self._kept.expire()
+        return {key.face_id for key in (*self._kept, *self._cutting)}
+
+    def drop(self, face_ids: Collection[UUID]) -> int:
+        """Forget every crop of these faces, and keep none that is being cut; answers how many were kept."""
+        gone = [key for key in self._kept if key.face_id in face_ids]
+        for key in gone:
+            del self._kept[key]
+        for key, cutting in self._cutting.items():
+            cutting.dropped = cutting.dropped or key.face_id in face_ids
+        return len(gone)
+
     async def _cut(self, key: CropKey, cut: Callable[[], Awaitable[Crop]]) -> Crop:
         crop = await cut()
-        if _size(crop) <= self._kept.maxsize:
+        cutting = self._cutting.get(key)
+        if _size(crop) <= self._kept.maxsize and not (cutting is not None and cutting.dropped):
             self._kept[key] = crop
         return crop
 

@@ -108,3 +108,19 @@ class FaceSearch(Protocol):
     ) -> list[NearFace]:
         """The nearest active faces to a unit vector (D,) of one model, best first; without ``excluded``."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class CropsSwept:
+    """Crops of faces that are gone: how many were dropped, and how many were there when it was looked again."""
+
+    dropped: int
+    left: int
+
+
+class KeptCrops(Protocol):
+    """The crops that detection servers keep in memory."""
+
+    async def sweep(self, library_id: str) -> CropsSwept:
+        """Drop those of faces that are gone, on every server. Raises :class:`Unavailable` if one does not answer."""
+        ...

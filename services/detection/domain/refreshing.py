@@ -1,4 +1,4 @@
-"""What the persons service derives from photos (when somebody was first and last seen) has to follow them."""
+"""What the persons service derives from photos (when somebody was first and last seen, eras) has to follow them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from services.detection.domain.model import DetectionDeps
 from services.detection.repository.removing import list_holders
 from shared.db.engine import Transaction
-from shared.jobs.refreshing import refresh_people_later
+from shared.db.people_queue import queue_people
 
 
-async def refresh_people_on(
-    tx: Transaction, deps: DetectionDeps, library_id: str, asset_ids: Sequence[str], started_by: str
-) -> None:
-    """Have everybody on these photos brought up to date, after this transaction, by a job of the persons service."""
+async def queue_people_on(tx: Transaction, deps: DetectionDeps, library_id: str, asset_ids: Sequence[str]) -> None:
+    """Have everybody on these photos brought up to date, soon after this transaction, by the persons service."""
     if asset_ids:
-        person_ids = await list_holders(tx, library_id, asset_ids)
-        await refresh_people_later(tx, deps.ids, deps.clock, library_id, person_ids, started_by)
+        await queue_people(tx, deps.clock, library_id, await list_holders(tx, library_id, asset_ids))

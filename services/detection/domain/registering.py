@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.detection.domain.model import Asset, DetectionDeps, NewAsset
-from services.detection.domain.refreshing import refresh_people_on
+from services.detection.domain.refreshing import queue_people_on
 from services.detection.repository.assets import list_face_ids, lock_captured_times, upsert_assets
-from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.db.outbox import queue_faces
 from shared.errors import FieldViolation, InvalidRequest
@@ -40,7 +39,7 @@ def check_batch(assets: Sequence[NewAsset]) -> None:
 
 
 async def register_assets(
-    tx: Transaction, deps: DetectionDeps, library_id: str, assets: Sequence[NewAsset], caller: Caller
+    tx: Transaction, deps: DetectionDeps, library_id: str, assets: Sequence[NewAsset]
 ) -> AssetsRegistered:
     """Add photos, or replace uri and capture time of those that are there; a time that is not given stays.
 
@@ -55,8 +54,8 @@ async def register_assets(
         if asset.asset_id in before and before[asset.asset_id] != (asset.captured.at if asset.captured else None)
     ]
     if moved:
+        await queue_people_on(tx, deps, library_id, moved)
         await queue_faces(tx, deps.clock, library_id, await list_face_ids(tx, library_id, moved))
-        await refresh_people_on(tx, deps, library_id, moved, caller.subject)
     return AssetsRegistered(
         assets=[written[asset.asset_id][0] for asset in assets],
         created=sum(created for _, created in written.values()),

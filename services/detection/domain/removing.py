@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from services.detection.domain.model import DetectionDeps
 from services.detection.repository.found import delete_faces
 from services.detection.repository.removing import delete_photos, lock_faces_of, lock_photos_to_delete
-from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.db.outbox import PointKind, queue_points
+from shared.db.people_queue import queue_people
 from shared.errors import FieldViolation, InvalidRequest, NotFound
-from shared.jobs.refreshing import refresh_people_later
 
 MAX_BATCH = 500
 
@@ -38,12 +37,12 @@ def check_ids(asset_ids: Sequence[str]) -> None:
 
 
 async def delete_assets(
-    tx: Transaction, deps: DetectionDeps, library_id: str, asset_ids: Sequence[str], caller: Caller
+    tx: Transaction, deps: DetectionDeps, library_id: str, asset_ids: Sequence[str]
 ) -> AssetsDeleted:
     """Delete photos with their faces, embeddings, assignments, suggestions and memberships; their points are tombstoned.
 
     The ids were checked with :func:`check_ids`. People who lose a face, a prototype or their cover by it are brought up to
-    date by a job of the persons service. A fixed number of statements, whatever the number of photos and faces. Raises
+    date by the persons service, soon after. A fixed number of statements, whatever the number of photos and faces. Raises
     :class:`NotFound` naming every id that is not registered; then nothing is deleted.
     """
     present = await lock_photos_to_delete(tx, library_id, asset_ids)
@@ -54,6 +53,6 @@ async def delete_assets(
     face_ids = await lock_faces_of(tx, library_id, asset_ids)
     gone = await delete_faces(tx, face_ids)
     await delete_photos(tx, library_id, asset_ids)
+    await queue_people(tx, deps.clock, library_id, gone.person_ids)
     await queue_points(tx, deps.clock, PointKind.FACE, library_id, gone.points)
-    await refresh_people_later(tx, deps.ids, deps.clock, library_id, gone.person_ids, caller.subject)
     return AssetsDeleted(len(asset_ids), len(face_ids))

@@ -9,7 +9,7 @@ from uuid import UUID
 from services.detection.domain.activating import hold_model
 from services.detection.domain.matching import plan_storing
 from services.detection.domain.model import DetectionDeps, PhotoFailed, PhotoFound, PhotoLook
-from services.detection.domain.refreshing import refresh_people_on
+from services.detection.domain.refreshing import queue_people_on
 from services.detection.repository.assets import lock_captured_times
 from services.detection.repository.found import (
     delete_faces,
@@ -53,7 +53,7 @@ async def store_looks(
     await write_embeddings(tx, library_id, model_version, [*plan.added, *plan.updated])
     gone = await delete_faces(tx, plan.deleted)
     await write_photos(tx, deps.clock, library_id, looks, plan.face_counts)
-    await _follow_times(tx, deps, library_id, present, {face.asset_id for face in known}, f"session {session_id}")
+    await _follow_times(tx, deps, library_id, present, {face.asset_id for face in known})
     outcomes = await write_outcomes(tx, session_id, looks)
     await add_counts(
         tx,
@@ -79,14 +79,13 @@ async def _follow_times(
     library_id: str,
     before: Mapping[str, datetime | None],
     asset_ids: Collection[str],
-    started_by: str,
 ) -> None:
     """Have people brought up to date who are on those of these photos that turn out to be of another time."""
     if not asset_ids:
         return
     now = await lock_captured_times(tx, library_id, sorted(asset_ids))
     moved = [asset_id for asset_id, taken in now.items() if taken != before[asset_id]]
-    await refresh_people_on(tx, deps, library_id, moved, started_by)
+    await queue_people_on(tx, deps, library_id, moved)
 
 
 def _lost(asset_id: str) -> PhotoFailed:

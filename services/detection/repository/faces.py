@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -62,6 +62,12 @@ async def get_faces(tx: Transaction, library_id: str, face_ids: Sequence[UUID]) 
     """Those of these faces that are there, in one statement."""
     rows = await tx.rows(_select_faces(library_id).where(faces.c.face_id == func.any(list(face_ids))))
     return {row.face_id: _face(row) for row in rows}
+
+
+async def find_present(tx: Transaction, face_ids: Collection[UUID]) -> set[UUID]:
+    """Those of these faces that are there, in whatever library."""
+    rows = await tx.rows(select(faces.c.face_id).where(faces.c.face_id == func.any(list(face_ids))))
+    return {row.face_id for row in rows}
 
 
 async def read_embeddings(tx: Transaction, library_id: str, face_ids: Sequence[UUID]) -> dict[UUID, StoredEmbedding]:

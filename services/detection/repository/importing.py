@@ -149,7 +149,7 @@ async def replace_embeddings(
 
 
 async def add_face_counts(tx: Transaction, clock: Clock, library_id: str, counts: Mapping[str, int]) -> None:
-    """Count new faces of locked photos."""
+    """Count faces that came to locked photos, or, below 0, went from them."""
     given = table_of("given", {"asset_id": Text(), "faces": Integer()}, list(counts.items()))
     await tx.execute(
         update(assets)

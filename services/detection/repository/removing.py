@@ -15,6 +15,9 @@ from shared.db.engine import Transaction
 from shared.db.tables_detection import assets, faces
 from shared.db.tables_persons import assignments, persons
 from shared.db.tables_suggestions import suggestions
+from shared.errors import Contention
+
+_LOOKS = 4
 
 
 async def lock_photos_to_delete(tx: Transaction, library_id: str, asset_ids: Sequence[str]) -> set[str]:
@@ -44,7 +47,8 @@ async def lock_dependents(tx: Transaction, face_ids: Sequence[UUID]) -> list[UUI
 
     A person loses an assignment, prototypes, or the cover. Only then the faces are locked against being referred to: who
     holds a person may be about to make one of them its cover, and must not wait for us while we wait for the person.
-    Clustering keeps away by itself: whoever changes clusters holds the faces of all of them first.
+    Clustering keeps away by itself: whoever changes clusters holds the faces of all of them first. Raises
+    :class:`Contention` if the faces go from person to person faster than those can be locked.
     """
     if not face_ids:
         return []
@@ -53,12 +57,20 @@ async def lock_dependents(tx: Transaction, face_ids: Sequence[UUID]) -> list[UUI
         select(assignments.c.person_id).where(assignments.c.face_id == func.any(gone)),
         select(persons.c.person_id).where(persons.c.cover_face_id == func.any(gone)),
     )
-    rows = await tx.rows(
-        select(persons.c.person_id)
-        .where(persons.c.person_id.in_(touched))
-        .order_by(persons.c.person_id)
-        .with_for_update(key_share=True)
-    )
+    held: set[UUID] = set()
+    wanted: set[UUID] | None = None
+    for _ in range(_LOOKS):
+        among = persons.c.person_id.in_(touched) if wanted is None else persons.c.person_id == func.any(list(wanted))
+        rows = await tx.rows(
+            select(persons.c.person_id).where(among).order_by(persons.c.person_id).with_for_update(key_share=True)
+        )
+        held |= {row.person_id for row in rows}
+        # All the faces of a person may have been moved, by who held them both, while we waited.
+        wanted = {row.person_id for row in await tx.rows(touched)} - held
+        if not wanted:
+            break
+    else:
+        raise Contention("these faces are being moved by others: try again")
     await tx.execute(
         select(faces.c.face_id).where(faces.c.face_id == func.any(gone)).order_by(faces.c.face_id).with_for_update()
     )
@@ -68,7 +80,7 @@ async def lock_dependents(tx: Transaction, face_ids: Sequence[UUID]) -> list[UUI
         .order_by(suggestions.c.face_id, suggestions.c.person_id)
         .with_for_update()
     )
-    return [row.person_id for row in rows]
+    return sorted(held)
 
 
 async def delete_photos(tx: Transaction, library_id: str, asset_ids: Sequence[str]) -> None:

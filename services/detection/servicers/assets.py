@@ -53,7 +53,7 @@ class AssetServicer(assets_pb2_grpc.AssetServiceServicer):
         await loop.run_in_executor(self._threads, check_uris, new, self._roots)
 
         async def work(tx: Transaction, caller: Caller) -> pb.RegisterAssetsResponse:
-            made = await register_assets(tx, self._deps, library_id, new, caller)
+            made = await register_assets(tx, self._deps, library_id, new)
             return pb.RegisterAssetsResponse(
                 assets=[to_asset(asset) for asset in made.assets], created_count=made.created
             )
@@ -68,7 +68,7 @@ class AssetServicer(assets_pb2_grpc.AssetServiceServicer):
         check_ids(asset_ids)
 
         async def work(tx: Transaction, caller: Caller) -> pb.DeleteAssetsResponse:
-            gone = await delete_assets(tx, self._deps, library_id, asset_ids, caller)
+            gone = await delete_assets(tx, self._deps, library_id, asset_ids)
             return pb.DeleteAssetsResponse(assets_deleted=gone.assets, faces_deleted=gone.faces)
 
         return await self._mutations.run(request, pb.DeleteAssetsResponse, work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from typing import Any
+from uuid import UUID
 
 import grpc
 
@@ -24,7 +25,7 @@ from services.detection.convert.faces import (
 from services.detection.convert.geometry import from_box
 from services.detection.convert.importing import to_import_response
 from services.detection.domain.adding import AddFace, MeasuredFace, add_face, measure_face
-from services.detection.domain.cropping import DEFAULT_SIZE, CropStyle, cut_face
+from services.detection.domain.cropping import DEFAULT_SIZE, Crop, CropStyle, cut_face
 from services.detection.domain.crops import CropCache, CropKey
 from services.detection.domain.looking import FaceFinder
 from services.detection.domain.model import DetectionDeps, PackDescription
@@ -32,7 +33,14 @@ from services.detection.domain.ports import FaceSearch
 from services.detection.domain.searching import Looking, search_faces
 from services.detection.domain.updating import set_face_state
 from services.detection.repository.assets import get_asset
-from services.detection.repository.faces import count_faces, get_face, get_faces, list_faces, read_embeddings
+from services.detection.repository.faces import (
+    count_faces,
+    find_present,
+    get_face,
+    get_faces,
+    list_faces,
+    read_embeddings,
+)
 from services.detection.servicers.importing import FaceImports
 from shared.caller import Caller
 from shared.db.engine import Database, Transaction
@@ -115,7 +123,7 @@ class FaceServicer(faces_pb2_grpc.FaceServiceServicer):
             return await measure_face(self._database, looking, command)
 
         async def work(tx: Transaction, caller: Caller, measured: MeasuredFace) -> pb.AddFaceResponse:
-            made = await add_face(tx, self._deps, self._pack, command, measured, caller)
+            made = await add_face(tx, self._deps, self._pack, command, measured)
             return pb.AddFaceResponse(face=to_face(made))
 
         return await self._mutations.run_after(request, pb.AddFaceResponse, measure, work)
@@ -141,10 +149,15 @@ class FaceServicer(faces_pb2_grpc.FaceServiceServicer):
         async with self._database.snapshot() as tx:
             face = await get_face(tx, library_id, face_id)
             asset = await get_asset(tx, library_id, face.asset_id)
-        crop = await self._crops.get(
-            CropKey(face_id, asset.uri, asset.updated_at, face.box, style),
-            lambda: cut_face(self._finder, self._threads, asset.uri, face.box, style),
-        )
+
+        async def cut() -> Crop:
+            made = await cut_face(self._finder, self._threads, asset.uri, face.box, style)
+            # Looked up again, so that no crop is kept of a face that went before the cutting began.
+            async with self._database.transaction() as tx:
+                await get_face(tx, library_id, face_id)
+            return made
+
+        crop = await self._crops.get(CropKey(face_id, asset.uri, asset.updated_at, face.box, style), cut)
         return pb.GetFaceCropResponse(
             content=crop.content,
             media_type=f"image/{style.format.value}",
@@ -157,10 +170,20 @@ class FaceServicer(faces_pb2_grpc.FaceServiceServicer):
     ) -> pb.ImportFacesResponse:
         return to_import_response(await self._imports.take_in(request_iterator))
 
+    async def SweepCrops(self, request: pb.SweepCropsRequest, context: Context) -> pb.SweepCropsResponse:
+        dropped = self._crops.drop(await self._list_gone())
+        return pb.SweepCropsResponse(dropped_count=dropped, left_count=len(await self._list_gone()))
+
     async def GetFaceStats(self, request: pb.GetFaceStatsRequest, context: Context) -> pb.GetFaceStatsResponse:
         library_id = parse_library_id(request.library_id)
         async with self._database.snapshot() as tx:
             return to_stats(await count_faces(tx, library_id))
+
+    async def _list_gone(self) -> set[UUID]:
+        """Faces with a crop in memory that are in no library any more."""
+        cut = self._crops.list_faces()
+        async with self._database.transaction() as tx:
+            return cut - await find_present(tx, cut)
 
     def _looking(self, context: Context) -> Looking:
         lane = f"{current_principal().subject} {context.peer()}"

@@ -20,7 +20,6 @@ from services.clustering.repository.memberships import clear_assigned
 from services.detection.domain.model import DetectionDeps
 from services.detection.domain.removing import delete_assets
 from services.persons.worker import start as start_persons_worker
-from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.db.tables_clustering import cluster_members, clusters
 from shared.db.tables_detection import assets, face_embeddings, faces
@@ -169,9 +168,6 @@ async def test_people_and_clusters_add_up_afterwards(
         assert held
     await relayed(base)
     assert (await detection.check()).consistent
-    # The job that did it is the persons service's, and tells who asked.
-    jobs = (await detection.jobs.ListJobs(jobs_pb2.ListJobsRequest(kinds=["persons.refresh_people"]))).jobs
-    assert [(job.state, job.progress.done) for job in jobs] == [(jobs_pb2.JOB_STATE_SUCCEEDED, 1)]
 
 
 async def test_a_person_is_left_without_faces(peopled: Peopled, detection: DetectionClient) -> None:
@@ -198,7 +194,7 @@ async def test_statements_do_not_grow_with_photos(base: Foundation) -> None:
     for some in (names[:1], names[1:]):
         with recording_statements(base.database) as sent:
             async with base.database.transaction() as tx:
-                answer = await delete_assets(tx, deps, "default", some, Caller("test", "test", ""))
+                answer = await delete_assets(tx, deps, "default", some)
         assert answer.faces == 3 * len(some)
         counts.append(len(sent))
     assert counts[0] == counts[1] <= 13
@@ -227,6 +223,30 @@ async def test_a_person_whose_next_cover_is_being_deleted(
     async def refreshed() -> bool:
         person = await get_person(peopled.kith, peopled.person_id)
         return (person.face_count, person.cover_face_id) == (5, str(peopled.seeded.face_ids[5]))
+
+    await eventually(refreshed)
+
+
+async def test_a_face_that_another_person_gets_meanwhile(
+    peopled: Peopled, detection: DetectionClient, base: Foundation
+) -> None:
+    """A merge moves faces under the locks of their persons alone: who deletes one looks again whose it is."""
+    kith, seeded = peopled.kith, peopled.seeded
+    survivor = await kith.create("Bert")
+    both = [UUID(peopled.person_id), UUID(survivor)]
+    async with base.database.transaction() as tx:
+        await tx.execute(
+            select(persons.c.person_id).where(persons.c.person_id.in_(both)).with_for_update(key_share=True)
+        )
+        deletion = asyncio.create_task(delete(detection, [seeded.asset_ids[3]]))
+        await eventually(lambda: somebody_waits(base))
+        await tx.execute(update(prototypes).values(person_id=both[1]))
+        await tx.execute(update(assignments).values(person_id=both[1]))
+        await tx.execute(update(persons).where(persons.c.person_id == both[1]).values(face_count=6))
+    assert (await deletion).faces_deleted == 1
+
+    async def refreshed() -> bool:
+        return (await get_person(kith, survivor)).face_count == 5
 
     await eventually(refreshed)
 

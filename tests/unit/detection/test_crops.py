@@ -150,3 +150,24 @@ async def test_failures_reach_every_caller_and_are_not_kept() -> None:
     answers = await asyncio.gather(cache.get(KEY, fail), cache.get(KEY, fail), return_exceptions=True)
     assert [type(answer) for answer in answers] == [OSError, OSError]
     assert (await cache.get(KEY, cutter)).width == 1
+
+
+async def test_the_crops_of_a_face_that_is_gone_are_dropped_and_none_that_is_being_cut_is_kept() -> None:
+    cache = make_cache()
+    other = replace(KEY, face_id=UUID(int=2))
+    cutter = Cutter()
+    await cache.get(KEY, cutter)
+    await cache.get(other, cutter)
+    cutter.go.clear()
+    smaller = replace(KEY, style=replace(STYLE, size=64))
+    cutting = asyncio.create_task(cache.get(smaller, cutter))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert cutter.cuts == 3
+    assert cache.list_faces() == {KEY.face_id, other.face_id}
+    assert cache.drop({KEY.face_id}) == 1
+    cutter.go.set()
+    await cutting
+    assert cache.list_faces() == {other.face_id}
+    await cache.get(other, cutter)
+    assert cutter.cuts == 3
