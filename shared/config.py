@@ -289,6 +289,27 @@ class PersonSettings(Section):
     max_prototypes: int = Field(24, ge=1)
     max_prototypes_per_era: int = Field(4, ge=1)
     prototype_min_quality: float = Field(0.2, ge=0, le=1)
+    near_duplicate_bits: int = Field(
+        5, ge=0, le=64, description="Photos this alike and close in time have one prototype."
+    )
+    near_duplicate_s: float = Field(10.0, ge=0)
+    settle_interval_s: float = Field(
+        0.5, ge=0, description="Dates, cover and prototypes of people with many faces follow this long after."
+    )
+    settle_poll_s: float = Field(2.0, gt=0, description="How often the worker looks for such people without a poke.")
+    matcher_min_persons: int = Field(60, ge=10, description="TrainMatcher: a third of them is held out to measure on.")
+    matcher_min_faces: int = Field(5, ge=2, description="Confirmed faces of a person from which a matcher learns.")
+    matcher_max_faces_per_person: int = Field(50, ge=2, description="More are sampled, by the seed.")
+    matcher_max_faces: int = Field(40_000, ge=1000, description="Of all persons; bounds the memory of a training.")
+    matcher_epochs: int = Field(12, ge=0, le=100)
+    matcher_seed: int = Field(0, ge=0)
+    name_likeness: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="Share of the trigrams of two names that is common to both, from which they are alike.",
+    )
+    watch_poll_s: float = Field(1.0, gt=0, description="How often WatchChanges looks if no notification came.")
 
 
 class SuggestionSettings(Section):

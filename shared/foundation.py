@@ -6,9 +6,10 @@ Built by plain functions inside the process's exit stack, so that everything clo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient
@@ -33,6 +34,9 @@ from shared.telemetry.tracing import Tracing, build_tracing
 from shared.vectors.client import open_qdrant
 from shared.vectors.collections import Collections
 from shared.vectors.relay import Relay
+
+Chore = Callable[[], Coroutine[Any, Any, None]]
+"""Something a worker does for as long as it lives, besides its slices; it outlives stores that are away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,13 @@ class WorkerProcess:
 
 
 async def start_worker(
-    base: Foundation, stack: AsyncExitStack, service: str, handlers: dict[str, JobHandler]
+    base: Foundation,
+    stack: AsyncExitStack,
+    service: str,
+    handlers: dict[str, JobHandler],
+    chores: Mapping[str, Chore] | None = None,
 ) -> WorkerProcess:
-    """Start a worker for the jobs of ``service``; ``handlers`` by job kind."""
+    """Start a worker for the jobs of ``service``; ``handlers`` by job kind, the service's own ``chores`` by name."""
     health = HealthServer(base.settings.rpc, Readiness(base.metrics), name=f"{service}.worker")
     health.readiness.add_check("database", base.database.ping)
     await health.start()
@@ -148,10 +156,11 @@ async def start_worker(
     slices = SliceWorker(executor, dispatcher, settings.redis)
     taking = slices.start()
     relay = Relay(base.database, base.qdrant, base.collections, base.listener, base.clock, settings.relay, base.metrics)
-    chores: dict[str, Coroutine[Any, Any, None]] = {
-        "relay": relay.run(),
-        "outbox-measure": measure_outbox(base.database, base.clock, base.metrics),
-        "old-answers": forget_old_answers(base.database, base.clock),
+    every: dict[str, Chore] = {
+        "relay": relay.run,
+        "outbox-measure": partial(measure_outbox, base.database, base.clock, base.metrics),
+        "old-answers": partial(forget_old_answers, base.database, base.clock),
+        **(chores or {}),
     }
-    running = [asyncio.create_task(work, name=name) for name, work in chores.items()]
+    running = [asyncio.create_task(chore(), name=name) for name, chore in every.items()]
     return WorkerProcess(slices, health, [taking, *running])

@@ -119,7 +119,11 @@ def find_questions(
         own = np.flatnonzero(assigned == person)
         vectors = faces.embeddings[own]
         candidates = [
-            PrototypeCandidate(f"{row:06d}", str(faces.photos[row]), float(faces.quality[row])) for row in own
+            # Drawn faces look into the camera: their merit is their quality.
+            PrototypeCandidate(
+                f"{row:06d}", str(faces.photos[row]), float(faces.quality[row]), merit=float(faces.quality[row])
+            )
+            for row in own
         ]
         chosen = [each.index for each in choose_prototypes(candidates, vectors, _PROTOTYPES)]
         found = find_modes(vectors) if modes else None

@@ -8,11 +8,13 @@ from kith.clustering.v1 import centroids_pb2, centroids_pb2_grpc, clusters_pb2, 
 from services.clustering.adapters.people import RemotePeople
 from services.clustering.adapters.unassigned import IndexedFaces
 from services.clustering.domain.model import ClusteringDeps
+from services.clustering.forgetting_jobs import ForgetCentroidsHandler
 from services.clustering.jobs import CLUSTER_FACES, ClusterFacesJob
 from services.clustering.servicers.centroid import CentroidServicer
 from services.clustering.servicers.cluster import ClusterServicer
 from shared.foundation import Foundation
 from shared.jobs.execution import JobHandler
+from shared.jobs.forgetting import FORGET_CENTROIDS
 from shared.rpc.channel import open_channel
 from shared.rpc.server import RpcServer
 from shared.vectors.faces import FaceIndex
@@ -43,4 +45,8 @@ def add_services(server: RpcServer, base: Foundation, stack: AsyncExitStack) -> 
 
 def build_handlers(base: Foundation) -> dict[str, JobHandler]:
     """Handlers of this service's jobs, by kind."""
-    return {CLUSTER_FACES: ClusterFacesJob(base.database, build_deps(base))}
+    deps = build_deps(base)
+    return {
+        CLUSTER_FACES: ClusterFacesJob(base.database, deps),
+        FORGET_CENTROIDS: ForgetCentroidsHandler(base.database, deps),
+    }

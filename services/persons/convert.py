@@ -10,21 +10,28 @@ from kith.common.v1 import types_pb2
 from kith.persons.v1 import assignments_pb2, persons_pb2, prototypes_pb2
 from services.persons.domain.model import (
     Assignment,
+    EraCoverage,
     PeopleEntry,
     PeopleKind,
     Person,
     PersonOrder,
+    PersonPhoto,
     PersonStatus,
     Prototype,
     Source,
 )
+from services.persons.repository.exclusions import Exclusion
+from services.persons.repository.receipts import Receipt
 from shared.errors import InvalidRequest
-from shared.faces.eras import DatePrecision, PartialDate, make_partial_date
+from shared.faces.eras import DatePrecision, Era, PartialDate, make_partial_date
 from shared.ids import parse_uuid
 from shared.jobs.convert import to_timestamp
 from shared.jobs.model import ItemFailure
 from shared.rpc.enums import from_enum
 
+MAX_REASON = 500
+# Looked up once: a page has hundreds of them.
+_STATUSES = {status: persons_pb2.PersonStatus.Value(f"PERSON_STATUS_{status.value}") for status in PersonStatus}
 EDITABLE = ("name", "status", "birth_date", "cover_face_id", "notes", "external_ids")
 
 
@@ -34,7 +41,7 @@ def to_person(person: Person) -> persons_pb2.Person:
         id=str(person.person_id),
         library_id=person.library_id,
         name=person.name,
-        status=persons_pb2.PersonStatus.Value(f"PERSON_STATUS_{person.status.value}"),
+        status=_STATUSES[person.status],
         birth_date=to_date(person.birth_date),
         merged_into=str(person.merged_into or ""),
         cover_face_id=str(person.cover_face_id or ""),
@@ -50,17 +57,17 @@ def to_person(person: Person) -> persons_pb2.Person:
     )
 
 
-def from_status(status: persons_pb2.PersonStatus.ValueType) -> PersonStatus:
+def from_status(status: persons_pb2.PersonStatus.ValueType, field: str = "status") -> PersonStatus:
     """A status of the contract in the domain's words; unset is ACTIVE."""
     if status == persons_pb2.PERSON_STATUS_UNSPECIFIED:
         return PersonStatus.ACTIVE
-    return from_enum(persons_pb2.PersonStatus.Name, status, PersonStatus, "PERSON_STATUS_", "status")
+    return from_enum(persons_pb2.PersonStatus.Name, status, PersonStatus, "PERSON_STATUS_", field)
 
 
-def from_order(order: persons_pb2.PersonOrder.ValueType) -> PersonOrder:
-    """An order of the contract in the domain's words; unset is by name."""
+def from_order(order: persons_pb2.PersonOrder.ValueType, default: PersonOrder) -> PersonOrder:
+    """An order of the contract in the domain's words."""
     if order == persons_pb2.PERSON_ORDER_UNSPECIFIED:
-        return PersonOrder.NAME
+        return default
     return from_enum(persons_pb2.PersonOrder.Name, order, PersonOrder, "PERSON_ORDER_", "order")
 
 
@@ -134,6 +141,13 @@ def to_assignment(assignment: Assignment) -> assignments_pb2.Assignment:
     )
 
 
+def check_reason(reason: str) -> str:
+    """Why something is done, for the ledger; raises :class:`InvalidRequest` if it is too long."""
+    if len(reason) > MAX_REASON:
+        raise InvalidRequest(f"reason must have at most {MAX_REASON} characters", field="reason")
+    return reason
+
+
 def to_failure(failure: ItemFailure) -> types_pb2.ItemFailure:
     """A failed item as a message."""
     return types_pb2.ItemFailure(id=failure.item_id, reason=failure.reason, message=failure.message)
@@ -141,15 +155,31 @@ def to_failure(failure: ItemFailure) -> types_pb2.ItemFailure:
 
 def to_prototype(prototype: Prototype) -> prototypes_pb2.Prototype:
     """A prototype as a message."""
-    era = f"ERA_{prototype.era.value}" if prototype.era else "ERA_UNSPECIFIED"
+    choice = f"PROTOTYPE_CHOICE_{prototype.choice.value if prototype.choice else 'UNSPECIFIED'}"
     return prototypes_pb2.Prototype(
         face_id=str(prototype.face_id),
         person_id=str(prototype.person_id),
         role=prototypes_pb2.PrototypeRole.Value(f"PROTOTYPE_ROLE_{prototype.role.value}"),
-        era=types_pb2.Era.Value(era),
+        era=to_era(prototype.era),
         pinned=prototype.pinned,
         quality=prototype.quality,
         create_time=to_timestamp(prototype.created_at),
+        choice=prototypes_pb2.PrototypeChoice.Value(choice),
+    )
+
+
+def to_era(era: Era | None) -> types_pb2.Era.ValueType:
+    """An era as the contract has it; None is unspecified."""
+    return types_pb2.Era.Value(f"ERA_{era.value}") if era else types_pb2.ERA_UNSPECIFIED
+
+
+def to_era_coverage(coverage: EraCoverage) -> prototypes_pb2.EraCoverage:
+    """What a person has in one era as a message."""
+    return prototypes_pb2.EraCoverage(
+        era=to_era(coverage.era),
+        face_count=coverage.faces,
+        prototype_count=coverage.prototypes,
+        pinned=coverage.pinned,
     )
 
 
@@ -166,9 +196,66 @@ def to_people_entry(entry: PeopleEntry) -> persons_pb2.PeopleEntry:
         message.person_id = entry.entry_id
     elif entry.kind is PeopleKind.CLUSTER:
         message.cluster_id = entry.entry_id
-    else:
+    elif entry.kind is PeopleKind.NOISE:
         message.noise = True
+    else:
+        message.ignored = True
     return message
+
+
+def to_photo(photo: PersonPhoto) -> persons_pb2.PersonPhoto:
+    """A photo of a person as a message."""
+    return persons_pb2.PersonPhoto(
+        asset_id=photo.asset_id,
+        captured_at=_to_captured(photo),
+        faces=[
+            persons_pb2.PersonPhotoFace(
+                face_id=str(face.face_id),
+                box=types_pb2.BoundingBox(x=face.box.x, y=face.box.y, width=face.box.width, height=face.box.height),
+            )
+            for face in photo.faces
+        ],
+    )
+
+
+def to_receipt(library_id: str, receipt: Receipt) -> persons_pb2.Receipt:
+    """A receipt as a message."""
+    return persons_pb2.Receipt(
+        person_id=str(receipt.person_id),
+        library_id=library_id,
+        job_id=str(receipt.job_id),
+        faces_deleted=receipt.delete_faces,
+        create_time=to_timestamp(receipt.created_at),
+        complete_time=to_timestamp(receipt.completed_at),
+        stores=[
+            persons_pb2.StoreReceipt(
+                store=each.store, deleted_count=each.deleted, verify_time=to_timestamp(each.verified_at)
+            )
+            for each in receipt.stores
+        ],
+    )
+
+
+def to_exclusion(exclusion: Exclusion, library_id: str) -> assignments_pb2.Exclusion:
+    """An exclusion as a message."""
+    return assignments_pb2.Exclusion(
+        id=str(exclusion.exclusion_id),
+        library_id=library_id,
+        face_id=str(exclusion.face_id),
+        person_id=str(exclusion.person_id),
+        created_by=exclusion.created_by,
+        create_time=to_timestamp(exclusion.created_at),
+    )
+
+
+def _to_captured(photo: PersonPhoto) -> types_pb2.CaptureTime | None:
+    if photo.captured_at is None:
+        return None
+    return types_pb2.CaptureTime(
+        time=to_timestamp(photo.captured_at),
+        precision=types_pb2.TimePrecision.Value(f"TIME_PRECISION_{photo.precision or 'SECOND'}"),
+        utc_offset_minutes=photo.utc_offset_minutes,
+    )
 
 
 def _is_set(person: persons_pb2.Person, name: str) -> bool:

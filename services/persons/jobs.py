@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from services.persons.domain.model import PersonsDeps
-from services.persons.domain.settling import settle_people
 from shared.db.engine import Database, Transaction
+from shared.db.people_queue import queue_people
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import Job, Json, Progress, SliceResults
 
-# Persons locked in one transaction.
-BATCH_PERSONS = 20
+REFRESH_PEOPLE: Final = "persons.refresh_people"
+"""What version N-1 of detection creates where it now queues persons for the settler; a later version drops this handler."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshPeopleHandler:
-    """``persons.refresh_people``. A slice names its persons; its checkpoint, how many are done."""
+    """:data:`REFRESH_PEOPLE`. A slice names its persons, at most 200; they are left to the settler."""
 
     database: Database
     deps: PersonsDeps
 
     async def run(self, run: SliceRun) -> Json:
-        """Bring the slice's persons up to date, a batch at a time."""
-        person_ids = [UUID(person_id) for person_id in run.slice.spec["person_ids"]]
-        for at in range(run.slice.checkpoint.get("persons", 0), len(person_ids), BATCH_PERSONS):
-            batch = person_ids[at : at + BATCH_PERSONS]
-            async with run.step() as tx:
-                await settle_people(tx, self.deps, run.slice.library_id, batch)
-                await run.checkpoint(tx, Progress(done=len(batch), phase="refresh"), {"persons": at + len(batch)})
+        """Queue the slice's persons."""
+        person_ids = {UUID(person_id) for person_id in run.slice.spec["person_ids"]}
+        async with run.step() as tx:
+            await queue_people(tx, self.deps.clock, run.slice.library_id, person_ids)
+            await run.checkpoint(tx, Progress(done=len(person_ids), phase="refresh"), {"persons": len(person_ids)})
         return {"persons": len(person_ids)}
 
     async def finish(self, tx: Transaction, job: Job, results: SliceResults) -> Json:

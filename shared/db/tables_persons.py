@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, UUID
 
@@ -26,8 +28,8 @@ persons = Table(
     Column("person_id", UUID(as_uuid=True), primary_key=True),
     library_column(),
     Column("name", Text, nullable=False),
-    # NFKC and case folded: what names are compared and sorted by.
-    Column("name_key", Text, nullable=False),
+    # NFKC and case folded: what names are compared and sorted by, in the order of code points whatever the server's locale.
+    Column("name_key", Text(collation="C"), nullable=False),
     # The trigrams of the key, each once: what names alike are found by.
     Column("name_trigrams", ARRAY(Text), nullable=False, server_default="{}"),
     Column("status", Text, nullable=False, server_default="ACTIVE"),
@@ -53,7 +55,8 @@ persons = Table(
     one_of("status", "ACTIVE", "HIDDEN", "MERGED"),
     Index("ix_persons_name", "library_id", "name_key", "person_id"),
     Index("ix_persons_face_count", "library_id", "face_count", "person_id"),
-    Index("ix_persons_last_seen", "library_id", "last_seen", "person_id"),
+    # Those never seen have a place in it, so that it holds the order of a page.
+    Index("ix_persons_last_seen", "library_id", text("coalesce(last_seen, '-infinity')"), "person_id"),
     Index("ix_persons_name_trigrams", "name_trigrams", postgresql_using="gin"),
     # Who became part of whom: chains are followed in both directions.
     Index("ix_persons_merged_into", "merged_into", postgresql_where="merged_into IS NOT NULL"),
@@ -155,6 +158,7 @@ allowed_doubles = Table(
     Column("asset_id", Text, primary_key=True),
     Column("created_by", Text, nullable=False),
     Column("created_at", TIMESTAMP, nullable=False),
+    ForeignKeyConstraint(["library_id", "asset_id"], ["assets.library_id", "assets.asset_id"], ondelete="CASCADE"),
 )
 
 exclusions = Table(

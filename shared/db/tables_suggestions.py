@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
 
 from shared.db.metadata import TIMESTAMP, library_column, metadata, one_of
@@ -24,16 +24,17 @@ suggestions = Table(
     Column("created_at", TIMESTAMP, nullable=False),
     Column("closed_at", TIMESTAMP),
     Column("reviewed_by", Text, nullable=False, server_default=""),
-    # By which merge it came to its person, and from whom: so that un-merging takes it back.
-    Column("moved_by", UUID(as_uuid=True)),
+    # Whom it was first about, if that person has become part of its person since: un-merging takes it back.
     Column("moved_from", UUID(as_uuid=True)),
+    # EXPIRED since its person went, or what it rested on: opened again should they come back.
+    Column("dormant", Boolean, nullable=False, server_default="false"),
     one_of("method", "PROTOTYPES", "CENTROID", "PROPAGATION"),
     one_of("state", "PENDING", "ACCEPTED", "REJECTED", "EXPIRED"),
     # One row per pair, for ever: a rejected pair cannot be asked again.
     Index("uq_suggestions_pair", "face_id", "person_id", unique=True),
     Index("ix_suggestions_page", "library_id", "state", "confidence", "suggestion_id"),
     Index("ix_suggestions_person", "person_id", "state", "confidence", "suggestion_id"),
-    Index("ix_suggestions_moved", "moved_by", postgresql_where="moved_by IS NOT NULL"),
+    Index("ix_suggestions_moved", "moved_from", postgresql_where="moved_from IS NOT NULL"),
 )
 
 # Every answer with the evidence it was given on: what calibration learns from.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import calendar
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import MAXYEAR, date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -66,6 +66,18 @@ class PartialDate:
         return self.value
 
 
+@dataclass(frozen=True, slots=True)
+class EraSpan:
+    """The photos of one era of a person: taken on ``first`` at the earliest and on ``last`` at the latest, and not before the
+    person may have been born. :func:`find_era` by comparing days, so that a database can do it.
+    """
+
+    era: Era
+    first: date
+    last: date
+    born: date
+
+
 def make_partial_date(year: int | None, month: int | None, day: int | None) -> PartialDate | None:
     """A date of as many parts as are known; ``None`` without a year. Raises ``ValueError`` if there is no such day."""
     if year is None:
@@ -107,6 +119,28 @@ def find_era(born: PartialDate | None, captured: PartialDate | None) -> Era | No
     oldest = count_years(born.earliest, captured.latest)
     era = era_of_age(oldest)
     return era if era_of_age(youngest) is era else None
+
+
+def list_era_spans(born: PartialDate) -> list[EraSpan]:
+    """The eras of somebody's life as days: a photo whose ``earliest`` is not before ``first`` and whose ``latest`` is from
+    ``born`` to ``last`` is of that era; one that fits none is of unknown era.
+    """
+    spans = []
+    for era, youngest, oldest in zip(ERA_ORDER, (0, *(age + 1 for age in LAST_AGE)), (*LAST_AGE, None), strict=True):
+        # Age is counted from birth: the first era has no day before which a photo known to its year cannot reach back.
+        first = find_birthday(born.latest, youngest) if youngest else date.min
+        last = date.max if oldest is None else find_birthday(born.earliest, oldest + 1) - timedelta(days=1)
+        spans.append(EraSpan(era, first, last, born.earliest))
+    return spans
+
+
+def find_birthday(born: date, years: int) -> date:
+    """The first day of so many full years of age, as :func:`count_years` counts; the last of all days if it comes too late."""
+    if born.year + years > MAXYEAR:
+        return date.max
+    if (born.month, born.day) == (2, 29) and not calendar.isleap(born.year + years):
+        return date(born.year + years, 3, 1)
+    return born.replace(year=born.year + years)
 
 
 def score_eras(left: Era | None, right: Era | None) -> float:

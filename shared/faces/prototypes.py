@@ -1,17 +1,22 @@
 """Which faces stand for a person.
 
-Good and different: a face's worth is its quality times how well other faces of the person support it (the
-cosine to the third most alike of them: a mislabelled face has none such, a rare look has), and a greedy pass
-adds the face whose worth times distance to those already chosen is greatest (farthest-point sampling,
-weighted). The primary face is also to be near the person's centroid. At most one face of a photo and of a
-near-duplicate group, a quota per era where eras are known, a cap over all. What a human pinned always stays.
+Good and different: a face's merit is its quality, more for one that looks at the camera and is large (see
+:func:`measure_merit`); its worth is its merit times how well other faces of the person support it (the cosine to the
+third most alike of them: a mislabelled face has none such, a rare look has). A greedy pass adds the face whose worth times
+distance to those already chosen is greatest (farthest-point sampling, weighted). The primary face is also to be near the
+person's centroid. At most one face of a photo and of a near-duplicate group, a quota per era where eras are known, a cap
+over all.
+
+A human's word goes before all that: a pinned face is the one of its era, a chosen one is among them, whatever they are
+worth; both count towards the caps. A refused one is not, though it does support others. An unknown era is an era of its own.
 Everything is deterministic: ties go to the smaller face id.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -21,6 +26,7 @@ import numpy.typing as npt
 from shared.faces.centroid import compute_centroid
 from shared.faces.embeddings import Vectors
 from shared.faces.eras import ERA_ORDER, Era
+from shared.faces.near_duplicates import FaceKey
 
 SUPPORTING_FACES: Final = 3
 LEAST_SUPPORT: Final = 0.05
@@ -38,23 +44,34 @@ class PrototypeRole(StrEnum):
     FALLBACK = "FALLBACK"
 
 
+class Choice(StrEnum):
+    """A human's word on a face as a prototype: the one of its era, one of them, never one."""
+
+    PINNED = "PINNED"
+    CHOSEN = "CHOSEN"
+    REFUSED = "REFUSED"
+
+
 @dataclass(frozen=True, slots=True)
 class PrototypeCandidate:
-    """One face of a person. ``near_duplicate_key`` names its near-duplicate group, ``None`` if it has none;
-    ``pinned`` is the role a human pinned it in, ``None`` if not pinned.
+    """One face of a person. ``merit`` 0..1, as by :func:`measure_merit`; faces of one ``near_duplicate_key`` are the same
+    face in near-duplicate photos, ``None`` is like no other.
     """
 
     face_id: str
     asset_id: str
     quality: float
-    near_duplicate_key: str | None = None
+    merit: float
+    near_duplicate_key: FaceKey | None = None
     era: Era | None = None
-    pinned: PrototypeRole | None = None
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PrototypeRules:
-    """Limits. ``min_gain`` is the worth times distance below which one more exemplar adds nothing."""
+    """Limits. A face below ``min_quality`` is chosen for want of better only; ``min_gain`` is the worth times distance below
+    which one more exemplar adds nothing.
+    """
 
     max_prototypes: int = 24
     max_per_era: int = 4
@@ -64,7 +81,7 @@ class PrototypeRules:
 
 @dataclass(frozen=True, slots=True)
 class ChosenPrototype:
-    """``index`` into the candidates."""
+    """``index`` into the candidates. At most one of an era is ``pinned``."""
 
     index: int
     role: PrototypeRole
@@ -72,20 +89,33 @@ class ChosenPrototype:
     pinned: bool
 
 
+def measure_merit(quality: float, size: float, yaw: float, pitch: float) -> float:
+    """How fit a face is to stand for a person, 0..1: quality * cos(yaw) * cos(pitch) * sqrt(size); angles in degrees.
+
+    ``size`` (0..1) and pose are part of quality already, as much as it takes to recognise a face. Here they count again,
+    since others are compared with this one: a face in profile finds profiles. The cosines are the share of its breadth
+    and height that is seen; roll does not count, as alignment turns it back. This house's own measure, not a published one.
+    """
+    seen = max(0.0, math.cos(math.radians(yaw))) * max(0.0, math.cos(math.radians(pitch)))
+    return quality * seen * math.sqrt(min(1.0, max(0.0, size)))
+
+
 def choose_prototypes(
     candidates: Sequence[PrototypeCandidate], vectors: Vectors, rules: PrototypeRules | None = None
 ) -> tuple[ChosenPrototype, ...]:
     """Choose among a person's faces; ``vectors`` (N, D) are the unit embeddings of ``candidates`` in the same order.
 
-    The order of the answer is: pins, primary, temporal, fallback, exemplars as they were added. Pins are kept
-    even where they break a limit, and count towards it. Raises ``ValueError`` if the two differ in length.
+    What a human pinned or chose comes first, even where it breaks a limit. Of several pins of one era, as a new birth date
+    may make them, the worthiest is pinned and the others are as chosen. The primary is the best of what was kept and of the
+    good faces together. Raises ``ValueError`` if the two arguments differ in length.
     """
     if len(candidates) != len(vectors):
         raise ValueError("every candidate needs its vector")
     if not candidates:
         return ()
     selection = _Selection(candidates, vectors, rules or PrototypeRules())
-    selection.keep_pins()
+    selection.keep_pinned()
+    selection.keep_chosen()
     selection.add_primary()
     selection.add_best_per_era()
     selection.add_fallback()
@@ -120,10 +150,11 @@ class _Selection:
         self.rules = rules
         self.chosen: list[ChosenPrototype] = []
         quality = np.array([c.quality for c in candidates], dtype=np.float64)
-        self.worth: npt.NDArray[np.float64] = quality * measure_support(vectors)
+        merit = np.array([c.merit for c in candidates], dtype=np.float64)
+        self.worth: npt.NDArray[np.float64] = merit * measure_support(vectors)
         self.central = np.clip(vectors @ compute_centroid(vectors), LEAST_SUPPORT, 1.0)
         self.good: npt.NDArray[np.bool_] = quality >= rules.min_quality
-        self.free = np.ones(len(candidates), dtype=np.bool_)
+        self.free = np.array([c.choice is not Choice.REFUSED for c in candidates], dtype=np.bool_)
         self.distance = np.ones(len(candidates), dtype=np.float64)
         # Rows in the order of their ids: the first maximum along it is the smallest id among equals.
         self.by_id = np.array(sorted(range(len(candidates)), key=lambda i: candidates[i].face_id), dtype=np.int64)
@@ -133,15 +164,22 @@ class _Selection:
         names = {key: number for number, key in enumerate(sorted({key for key in keys if key is not None}))}
         self.groups = np.array([-1 if key is None else names[key] for key in keys])
 
-    def keep_pins(self) -> None:
-        for index in self.by_id:
-            role = self.candidates[index].pinned
-            if role is not None:
-                self._take(int(index), role, pinned=True)
+    def keep_pinned(self) -> None:
+        for index in self._kept(Choice.PINNED):
+            role = PrototypeRole.EXEMPLAR if self.candidates[index].era is None else PrototypeRole.TEMPORAL
+            pinned = not any(c.pinned and c.era is self.candidates[index].era for c in self.chosen)
+            self._take(index, role, pinned=pinned)
+
+    def keep_chosen(self) -> None:
+        for index in self._kept(Choice.CHOSEN):
+            self._take(index, PrototypeRole.EXEMPLAR, pinned=False)
 
     def add_primary(self) -> None:
-        if not any(c.role is PrototypeRole.PRIMARY for c in self.chosen):
-            self._take_best(self.free & self.good, self.worth * self.central, PrototypeRole.PRIMARY)
+        gain = self.worth * self.central
+        best = max(range(len(self.chosen)), key=lambda at: gain[self.chosen[at].index], default=None)
+        least = 0.0 if best is None else float(gain[self.chosen[best].index])
+        if not self._take_best(self.free & self.good, gain, PrototypeRole.PRIMARY, least) and best is not None:
+            self.chosen[best] = replace(self.chosen[best], role=PrototypeRole.PRIMARY)
 
     def add_best_per_era(self) -> None:
         """One per known era: the best good face, or, where the era has none, the best there is as a fallback."""
@@ -162,6 +200,11 @@ class _Selection:
             self.free & self.good, self.worth * self.distance, PrototypeRole.EXEMPLAR, self.rules.min_gain
         ):
             pass
+
+    def _kept(self, choice: Choice) -> list[int]:
+        """Faces of which a human said so, worthiest first."""
+        kept = [int(index) for index in self.by_id if self.candidates[index].choice is choice]
+        return sorted(kept, key=lambda index: -self.worth[index])
 
     def _take_best(
         self,

@@ -240,6 +240,14 @@ async def list_slice_results(tx: Transaction, job_id: UUID) -> list[Json]:
     return [row.result or {} for row in rows]
 
 
+async def read_checkpoint(tx: Transaction, job_id: UUID, ordinal: int = 0) -> Json:
+    """How far a slice got; {} if it has not begun, or is not there."""
+    found: Json | None = await tx.scalar(
+        select(job_slices.c.checkpoint).where(job_slices.c.job_id == job_id, job_slices.c.ordinal == ordinal)
+    )
+    return found or {}
+
+
 def _free(now: datetime) -> Sequence[ColumnElement[bool]]:
     return (
         job_slices.c.state == "OPEN",
@@ -268,6 +276,7 @@ __all__ = [
     "list_jobs",
     "list_slice_results",
     "lock_state",
+    "read_checkpoint",
     "release_slice",
     "update_job",
     "with_failures",

@@ -10,6 +10,7 @@ from shared.clock import Clock
 from shared.db.engine import DATABASE_FAILURES, Database
 from shared.db.idempotency import delete_expired_answers
 from shared.db.outbox import count_waiting
+from shared.db.people_queue import count_people
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -40,4 +41,17 @@ async def measure_outbox(database: Database, clock: Clock, metrics: Metrics) -> 
             metrics.outbox_lag_seconds.set((clock.now() - oldest).total_seconds() if oldest else 0)
         except DATABASE_FAILURES as error:
             log.warning("outbox_not_measured", error=type(error).__name__)
+        await asyncio.sleep(MEASURE_S)
+
+
+async def measure_people(database: Database, clock: Clock, metrics: Metrics) -> None:
+    """Show how far people are behind their faces."""
+    while True:
+        try:
+            async with database.transaction() as tx:
+                waiting, oldest = await count_people(tx)
+            metrics.people_to_settle.set(waiting)
+            metrics.people_to_settle_seconds.set((clock.now() - oldest).total_seconds() if oldest else 0)
+        except DATABASE_FAILURES as error:
+            log.warning("people_not_measured", error=type(error).__name__)
         await asyncio.sleep(MEASURE_S)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import BigInteger, cast, func, select, text, union
+from sqlalchemy import BigInteger, cast, func, select, union
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 
@@ -51,12 +51,6 @@ async def lock_centroids(tx: Transaction, person_ids: Sequence[UUID]) -> None:
     numbers = [_lock_number(f"centroids/{person_id}") for person_id in sorted(set(person_ids))]
     in_order = func.unnest(cast(numbers, ARRAY(BigInteger))).column_valued("number")
     await tx.execute(select(func.count(func.pg_advisory_xact_lock(in_order))))
-
-
-async def allow_long_work(tx: Transaction) -> None:
-    """Let this transaction wait and work longer than a call may: a job writes a whole library at once."""
-    await tx.execute(text("SET LOCAL statement_timeout = '15min'"))
-    await tx.execute(text("SET LOCAL lock_timeout = '60s'"))
 
 
 def _lock_number(name: str) -> int:

@@ -33,7 +33,9 @@ class FaceSelection:
 
 @dataclass(frozen=True, slots=True)
 class FaceTable:
-    """Faces by row: ``vectors`` (N, D) float32 unit rows, ``assets`` (N,) equal for faces of one photo, ``quality`` (N,)."""
+    """Faces by row: ``vectors`` (N, D) float32 unit rows, of the matcher's space if there is one, ``assets`` (N,) equal for
+    faces of one photo, ``quality`` (N,).
+    """
 
     face_ids: Sequence[UUID]
     vectors: Vectors
@@ -64,9 +66,11 @@ async def read_unassigned(
 ) -> FaceTable:
     """The selected faces in order of id, by one statement. ``count`` rows must come: take it in the same snapshot.
 
-    Memory: the arrays, and one slice of rows. Raises :class:`InvalidEmbedding` for a row of another dimension.
+    They are projected as they come where the model has a learnt space. Memory: the arrays, and one slice of rows. Raises
+    :class:`InvalidEmbedding` for a row of another dimension.
     """
-    vectors = np.empty((count, model.dimension), dtype=np.float32)
+    projection = model.learnt.projection if model.learnt else None
+    vectors = np.empty((count, projection.dimension if projection else model.dimension), dtype=np.float32)
     quality = np.empty(count, dtype=np.float32)
     codes = np.empty(count, dtype=np.int64)
     face_ids: list[UUID] = []
@@ -75,7 +79,8 @@ async def read_unassigned(
     async with tx.connection.stream(statement.execution_options(yield_per=STREAM_ROWS)) as stream:
         async for rows in stream.partitions():
             place = slice(len(face_ids), len(face_ids) + len(rows))
-            vectors[place] = decode_embeddings([row.embedding for row in rows], model.dimension)
+            decoded = decode_embeddings([row.embedding for row in rows], model.dimension)
+            vectors[place] = projection.apply(decoded) if projection else decoded
             quality[place] = [row.quality for row in rows]
             codes[place] = [names.setdefault(row.asset_id, len(names)) for row in rows]
             face_ids.extend(row.face_id for row in rows)

@@ -17,9 +17,11 @@ from services.persons.domain.model import (
     Source,
 )
 from services.persons.domain.people import refuse_inactive
+from services.persons.domain.rules import MachineRules, refuse_excluded
 from services.persons.domain.settling import settle_change
-from services.persons.repository.assignments import lock_standings
+from services.persons.repository.assignments import list_exemplified, lock_standings
 from services.persons.repository.changes import record_change
+from services.persons.repository.doubles import list_face_photos
 from services.persons.repository.exclusions import (
     Exclusion,
     find_exclusion,
@@ -30,7 +32,8 @@ from services.persons.repository.exclusions import (
 from services.persons.repository.moves import move_faces
 from shared.caller import Caller
 from shared.db.engine import Transaction
-from shared.errors import EtagMismatch, KithError, NotFound, PreconditionFailed, Reason
+from shared.errors import Contention, EtagMismatch, KithError, NotFound, PreconditionFailed, Reason
+from shared.jobs.asking import PairToAsk, ask_pairs_later, follow_people_later
 from shared.jobs.model import ItemFailure
 
 
@@ -103,12 +106,45 @@ class FaceExcluded:
     change_id: UUID | None
 
 
+@dataclass(frozen=True, slots=True)
+class AssignmentPlan:
+    """What giving faces to a person comes to: the locked faces that go, assignments that are right already, faces that cannot
+    go, and those among them that would be doubles.
+    """
+
+    going: list[FaceStanding]
+    settled: list[Assignment]
+    failures: list[ItemFailure]
+    doubles: list[UUID]
+
+
 async def assign_faces(tx: Transaction, deps: PersonsDeps, command: AssignFaces, caller: Caller) -> FacesAssigned:
-    """Give faces to a person: all of them, or with ``partial`` those that can go.
+    """Give faces to a person: all of them, or with ``partial`` those that can go; a double is asked then.
 
     Raises :class:`NotFound`, :class:`EtagMismatch` or :class:`PreconditionFailed` for the first face that cannot go, unless
     ``partial``; and for a person that cannot be worked with.
     """
+    plan = await plan_assignment(tx, command)
+    await ask_doubles(tx, deps, command, plan, caller.subject)
+    if not plan.going:
+        return FacesAssigned(plan.settled, plan.failures, None)
+    losers = {standing.assignment.person_id for standing in plan.going if standing.assignment}
+    change = Change(
+        ChangeKind.FACES_ASSIGNED,
+        person_ids={command.person_id, *losers},
+        face_ids=[standing.face_id for standing in plan.going],
+        reason=command.reason,
+    )
+    change_id = await record_change(tx, deps, command.library_id, change, caller)
+    # Whose prototypes go: what was asked because of them is asked no more.
+    bereft = await list_exemplified(tx, [standing.face_id for standing in plan.going if standing.assignment])
+    moved = await move_planned(tx, deps, command, plan, change_id)
+    await follow_people_later(tx, deps.ids, deps.clock, command.library_id, bereft, caller.subject)
+    return FacesAssigned(plan.settled + moved, plan.failures, change_id)
+
+
+async def plan_assignment(tx: Transaction, command: AssignFaces) -> AssignmentPlan:
+    """Lock the faces and whoever has them, and see which can go; raises as :func:`assign_faces` does."""
     standings, people = await lock_standings(
         tx, command.library_id, command.face_ids, [command.person_id], target=command.person_id
     )
@@ -116,36 +152,61 @@ async def assign_faces(tx: Transaction, deps: PersonsDeps, command: AssignFaces,
     if person is None:
         raise NotFound("person", str(command.person_id))
     refuse_inactive(person)
-    failures: list[ItemFailure] = []
-    settled: list[Assignment] = []
-    going: list[FaceStanding] = []
+    rules = None
+    if command.source is Source.MACHINE:
+        photos = await list_face_photos(tx, command.library_id, command.face_ids, command.person_id)
+        rules = MachineRules(person, photos)
+    plan = AssignmentPlan([], [], [], [])
     for face_id in command.face_ids:
         standing = standings.get(face_id)
         try:
             if standing is None:
                 raise NotFound("face", str(face_id))
             present = _check_standing(standing, command)
+            if present is None and rules is not None:
+                rules.admit(face_id)
         except KithError as error:
             if not command.partial:
                 raise
-            failures.append(ItemFailure(str(face_id), error.reason.value, error.message))
+            plan.failures.append(ItemFailure(str(face_id), error.reason.value, error.message))
+            if error.reason is Reason.SAME_PHOTO_DOUBLE:
+                plan.doubles.append(face_id)
             continue
         if present is None:
-            going.append(standing)
+            plan.going.append(standing)
         else:
-            settled.append(present)
-    if not going:
-        return FacesAssigned(settled, failures, None)
-    moves = [Move(standing.face_id, _make_hold(standing, command)) for standing in going]
-    losers = {standing.assignment.person_id for standing in going if standing.assignment}
+            plan.settled.append(present)
+    return plan
+
+
+async def move_planned(
+    tx: Transaction,
+    deps: PersonsDeps,
+    command: AssignFaces,
+    plan: AssignmentPlan,
+    change_id: UUID,
+    *,
+    part: bool = False,
+) -> list[Assignment]:
+    """Move what goes, as a change or as a ``part`` of one; answers with the new assignments, in the order of the plan.
+
+    Raises :class:`Contention` if a merge has brought the person the exclusion of a face while its lock was waited for.
+    """
+    moves = [Move(standing.face_id, _make_hold(standing, command)) for standing in plan.going]
     face_ids = [move.face_id for move in moves]
-    change = Change(
-        ChangeKind.FACES_ASSIGNED, person_ids={command.person_id, *losers}, face_ids=face_ids, reason=command.reason
-    )
-    change_id = await record_change(tx, deps, command.library_id, change, caller)
-    written = await move_faces(tx, deps.clock, command.library_id, change_id, moves)
-    await settle_change(tx, deps, command.library_id, change_id, face_ids)
-    return FacesAssigned(settled + [written[face_id] for face_id in face_ids], failures, change_id)
+    written = await move_faces(tx, deps.clock, command.library_id, change_id, moves, unless_excluded=True)
+    if len(written) < len(moves):
+        raise Contention(f"person '{command.person_id}' was being merged: try again")
+    await settle_change(tx, deps, command.library_id, change_id, face_ids, part=part)
+    return [written[face_id] for face_id in face_ids]
+
+
+async def ask_doubles(
+    tx: Transaction, deps: PersonsDeps, command: AssignFaces, plan: AssignmentPlan, started_by: str
+) -> None:
+    """Have people asked about the faces that a machine may not assign only because they would be doubles."""
+    pairs = [PairToAsk(face_id, command.person_id, command.confidence) for face_id in plan.doubles]
+    await ask_pairs_later(tx, deps.ids, deps.clock, command.library_id, pairs, started_by)
 
 
 async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFace, caller: Caller) -> FaceUnassigned:
@@ -170,11 +231,10 @@ async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFac
         ChangeKind.FACES_UNASSIGNED, person_ids=[held.person_id], face_ids=[command.face_id], reason=command.reason
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
-    await move_faces(tx, deps.clock, command.library_id, change_id, [Move(command.face_id, None)])
     if command.exclude:
         made = _new_exclusion(deps, command.face_id, held.person_id, caller)
         await make_exclusions(tx, command.library_id, change_id, [made])
-    await settle_change(tx, deps, command.library_id, change_id, [command.face_id])
+    await _free_face(tx, deps, command.library_id, change_id, command.face_id, caller)
     return FaceUnassigned(held.person_id, change_id)
 
 
@@ -202,8 +262,7 @@ async def exclude_face(tx: Transaction, deps: PersonsDeps, command: ExcludeFace,
     made = _new_exclusion(deps, command.face_id, command.person_id, caller)
     await make_exclusions(tx, command.library_id, change_id, [made])
     if held:
-        await move_faces(tx, deps.clock, command.library_id, change_id, [Move(command.face_id, None)])
-        await settle_change(tx, deps, command.library_id, change_id, [command.face_id])
+        await _free_face(tx, deps, command.library_id, change_id, command.face_id, caller)
     return FaceExcluded(made.exclusion_id, change_id)
 
 
@@ -219,6 +278,15 @@ async def delete_exclusion(tx: Transaction, deps: PersonsDeps, command: DeleteEx
     change_id = await record_change(tx, deps, command.library_id, change, caller)
     await take_back_exclusions(tx, change_id, [command.exclusion_id])
     return change_id
+
+
+async def _free_face(
+    tx: Transaction, deps: PersonsDeps, library_id: str, change_id: UUID, face_id: UUID, caller: Caller
+) -> None:
+    bereft = await list_exemplified(tx, [face_id])
+    await move_faces(tx, deps.clock, library_id, change_id, [Move(face_id, None)])
+    await follow_people_later(tx, deps.ids, deps.clock, library_id, bereft, caller.subject)
+    await settle_change(tx, deps, library_id, change_id, [face_id])
 
 
 def _make_hold(standing: FaceStanding, command: AssignFaces) -> Hold:
@@ -248,11 +316,7 @@ def _check_standing(standing: FaceStanding, command: AssignFaces) -> Assignment 
             metadata={"face_id": face_id, "state": standing.state},
         )
     if standing.excluded:
-        raise PreconditionFailed(
-            f"a human said that face '{face_id}' is not this person",
-            reason=Reason.FACE_EXCLUDED,
-            metadata={"face_id": face_id, "person_id": str(command.person_id)},
-        )
+        raise refuse_excluded(standing.face_id, command.person_id)
     if held is not None and (not command.etag or _outranked(held, command.source)):
         raise PreconditionFailed(
             f"face '{face_id}' has a person already",

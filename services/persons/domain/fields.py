@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from services.persons.domain.model import Person, PersonStatus
-from services.persons.domain.naming import make_name_key
+from services.persons.domain.naming import make_name_key, make_trigrams
 from shared.clock import Clock
 from shared.faces.eras import DatePrecision, PartialDate
 
@@ -64,8 +64,9 @@ def make_columns(fields: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
 
 
 def name_columns(name: str) -> dict[str, Any]:
-    """A name as its columns: as it is shown, and as it is compared."""
-    return {"name": name, "name_key": make_name_key(name)}
+    """A name as its columns: as it is shown, as it is compared, and what names alike are found by."""
+    name_key = make_name_key(name)
+    return {"name": name, "name_key": name_key, "name_trigrams": make_trigrams(name_key)}
 
 
 def birth_columns(birth: PartialDate | None) -> dict[str, int | None]:

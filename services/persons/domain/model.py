@@ -11,8 +11,9 @@ from uuid import UUID
 
 from shared.clock import Clock
 from shared.config import PersonSettings
+from shared.faces.boxes import Box
 from shared.faces.eras import Era, PartialDate
-from shared.faces.prototypes import PrototypeRole
+from shared.faces.prototypes import Choice, PrototypeRole
 from shared.ids import IdFactory
 
 
@@ -39,6 +40,7 @@ class PersonOrder(StrEnum):
     NAME = "NAME"
     FACE_COUNT = "FACE_COUNT"
     LAST_SEEN = "LAST_SEEN"
+    LIKENESS = "LIKENESS"
 
 
 class Source(StrEnum):
@@ -46,14 +48,6 @@ class Source(StrEnum):
 
     HUMAN = "HUMAN"
     MACHINE = "MACHINE"
-
-
-class Choice(StrEnum):
-    """A human's word on a face as a prototype: the one of its era, one of them, never one."""
-
-    PINNED = "PINNED"
-    CHOSEN = "CHOSEN"
-    REFUSED = "REFUSED"
 
 
 class ChangeKind(StrEnum):
@@ -157,7 +151,7 @@ class FaceStanding:
 
 @dataclass(frozen=True, slots=True)
 class Prototype:
-    """An exemplar face of a person."""
+    """An exemplar face of a person, and a human's word on it."""
 
     face_id: UUID
     person_id: UUID
@@ -166,6 +160,17 @@ class Prototype:
     pinned: bool
     quality: float
     created_at: datetime
+    choice: Choice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EraCoverage:
+    """How a person is known in one era; ``era`` None = of unknown date. ``pinned``: one of the prototypes is."""
+
+    era: Era | None
+    faces: int
+    prototypes: int
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +191,12 @@ class Change:
 
 
 class PeopleKind(StrEnum):
-    """What a row of the people page is; also its order."""
+    """What a row of the people page is; in the order of the page."""
 
     PERSON = "PERSON"
     CLUSTER = "CLUSTER"
     NOISE = "NOISE"
+    IGNORED = "IGNORED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +210,22 @@ class PeopleEntry:
     cover_face_id: UUID | None
     first_seen: datetime | None
     last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFace:
+    """A face in a photo: pixels of the upright image."""
+
+    face_id: UUID
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class PersonPhoto:
+    """A photo of a person and their faces in it; ``captured_at`` in UTC, to ``precision``; both None if unknown."""
+
+    asset_id: str
+    captured_at: datetime | None
+    precision: str | None
+    utc_offset_minutes: int | None
+    faces: Sequence[PhotoFace]

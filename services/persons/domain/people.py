@@ -110,21 +110,24 @@ async def update_person(tx: Transaction, deps: PersonsDeps, command: UpdatePerso
             after={"persons": {str(person.person_id): after}},
         )
         change_id = await record_change(tx, deps, command.library_id, change, caller)
-        person = await write_fields(tx, deps, command.library_id, person.person_id, after)
+        person = await write_fields(tx, deps, person.person_id, after)
+        if decides_derived(after):
+            await settle_people(tx, deps, command.library_id, [person.person_id])
+            person = await get_person(tx, command.library_id, person.person_id)
     same = await find_same_names(tx, command.library_id, make_name_key(person.name), person.person_id)
     return PersonChanged(person, same, change_id)
 
 
-async def write_fields(
-    tx: Transaction, deps: PersonsDeps, library_id: str, person_id: UUID, fields: Mapping[str, Any]
-) -> Person:
-    """Give a locked person fields of the ledger, and let follow what depends on them; answers with the person."""
-    person = await update_person_row(tx, deps.clock, person_id, make_columns(fields, deps.clock))
-    if fields.keys() & {"birth_date", "cover_face_id"}:
-        # Eras follow from the birth date, and with them the prototypes.
-        await settle_people(tx, deps, library_id, [person_id])
-        person = await get_person(tx, library_id, person_id)
-    return person
+async def write_fields(tx: Transaction, deps: PersonsDeps, person_id: UUID, fields: Fields) -> Person:
+    """Give a locked person fields of the ledger; answers with the person. What follows from them is settled by the caller,
+    once it has moved what faces it moves.
+    """
+    return await update_person_row(tx, deps.clock, person_id, make_columns(fields, deps.clock))
+
+
+def decides_derived(fields: Fields) -> bool:
+    """Whether something derived depends on one of these fields: eras and so prototypes on the birth date, and the cover."""
+    return bool(fields.keys() & {"birth_date", "cover_face_id"})
 
 
 def check_etag(person: Person, etag: str, *, required: str | None = None) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import Final
 from uuid import UUID
 
 from services.persons.domain.model import PersonsDeps
 from services.persons.domain.prototyping import refresh_prototypes
-from services.persons.repository.persons import count_moves, lock_persons, refresh_summaries
+from services.persons.repository.persons import count_moves, lock_persons, refresh_summaries, show_chosen_covers
 from shared.db.engine import Transaction
 from shared.db.outbox import queue_faces
 from shared.db.people_queue import queue_people
@@ -19,28 +19,61 @@ Of more faces one more changes little, and choosing among them would be most of 
 
 
 async def settle_change(
-    tx: Transaction, deps: PersonsDeps, library_id: str, change_id: UUID, face_ids: Iterable[UUID]
+    tx: Transaction,
+    deps: PersonsDeps,
+    library_id: str,
+    change_id: UUID,
+    face_ids: Collection[UUID],
+    touched: Collection[UUID] = (),
+    *,
+    part: bool = False,
 ) -> None:
-    """Follow what a change did to ``face_ids``. All persons it touched are locked.
+    """Follow what a change did to ``face_ids``: all it has done, or, with ``part``, what it has just added; and to the fields
+    of the persons ``touched``. All persons are locked.
 
-    Counts are right at once. Dates, cover and prototypes of persons with many faces follow within moments.
+    Counts are right at once, and so are covers that were chosen. Everything else of persons with many faces follows within
+    moments. The last thing a transaction does: the queue of people and the outbox are locked after all else.
     """
-    counts = await count_moves(tx, change_id)
-    small = sorted(person_id for person_id, count in counts.items() if count <= SETTLED_AT_ONCE)
-    flipped: set[UUID] = set()
-    if small:
-        await refresh_summaries(tx, small)
-        flipped = await refresh_prototypes(tx, deps, library_id, small)
-    await queue_people(tx, deps.clock, library_id, counts.keys() - set(small))
+    counts = await count_moves(tx, change_id, face_ids if part else None)
+    await _settle(tx, deps, library_id, counts, touched, face_ids)
+
+
+async def settle_people(tx: Transaction, deps: PersonsDeps, library_id: str, person_ids: Collection[UUID]) -> None:
+    """Follow what was done to the fields of locked persons, as :func:`settle_change` does."""
+    await _settle(tx, deps, library_id, {}, person_ids, ())
+
+
+async def settle_locked(tx: Transaction, deps: PersonsDeps, library_id: str, person_ids: Collection[UUID]) -> None:
+    """Make what is derived of locked persons what their faces say, however many those are."""
+    flipped = await _refresh(tx, deps, library_id, person_ids)
+    await queue_faces(tx, deps.clock, library_id, flipped)
+
+
+async def _settle(
+    tx: Transaction,
+    deps: PersonsDeps,
+    library_id: str,
+    counts: Mapping[UUID, int],
+    touched: Collection[UUID],
+    face_ids: Collection[UUID],
+) -> None:
+    if touched:
+        # Locked already: this reads them as they are now.
+        people = await lock_persons(tx, library_id, touched)
+        counts = {**counts, **{person_id: person.face_count for person_id, person in people.items()}}
+    small = {person_id for person_id, count in counts.items() if count <= SETTLED_AT_ONCE}
+    many = counts.keys() - small
+    flipped = await _refresh(tx, deps, library_id, small)
+    if many & set(touched):
+        await show_chosen_covers(tx, many & set(touched))
+    await queue_people(tx, deps.clock, library_id, many)
     await queue_faces(tx, deps.clock, library_id, {*face_ids, *flipped})
 
 
-async def settle_people(tx: Transaction, deps: PersonsDeps, library_id: str, person_ids: Iterable[UUID]) -> None:
-    """Bring persons up to date, whatever happened to their faces; ones that are gone are passed over.
-
-    No entry in the ledger: nobody changed his mind about a person.
-    """
-    people = sorted(await lock_persons(tx, library_id, sorted(person_ids)))
+async def _refresh(tx: Transaction, deps: PersonsDeps, library_id: str, person_ids: Collection[UUID]) -> set[UUID]:
+    """Answers with the faces that became a prototype or ceased to be one."""
+    if not person_ids:
+        return set()
+    people = sorted(person_ids)
     await refresh_summaries(tx, people)
-    flipped = await refresh_prototypes(tx, deps, library_id, people)
-    await queue_faces(tx, deps.clock, library_id, flipped)
+    return await refresh_prototypes(tx, deps, library_id, people)

@@ -8,7 +8,7 @@ the person who had it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import and_, func, literal, select
@@ -17,8 +17,8 @@ from services.persons.domain.model import FaceStanding, Person
 from services.persons.repository.moves import HOLD_COLUMNS, to_assignment
 from services.persons.repository.persons import lock_persons
 from shared.db.engine import Transaction
-from shared.db.tables_detection import faces
-from shared.db.tables_persons import assignments, exclusions
+from shared.db.tables_detection import assets, faces
+from shared.db.tables_persons import assignments, exclusions, prototypes
 from shared.errors import Contention
 
 _LOOKS = 4
@@ -86,17 +86,29 @@ async def _read_standings(
 
 
 async def list_faces_in_photos(
-    tx: Transaction, library_id: str, person_id: UUID, asset_ids: Sequence[str]
-) -> list[UUID]:
-    """The faces a person holds in these photos, by id."""
+    tx: Transaction, library_id: str, person_id: UUID, asset_ids: Collection[str]
+) -> dict[str, list[UUID]]:
+    """The faces a person holds in each of these photos, by id; photos that are not registered are left out."""
+    held = and_(assignments.c.face_id == faces.c.face_id, assignments.c.person_id == person_id)
     rows = await tx.rows(
-        select(faces.c.face_id)
-        .join(assignments, assignments.c.face_id == faces.c.face_id)
-        .where(
-            faces.c.library_id == library_id,
-            faces.c.asset_id == func.any(list(asset_ids)),
-            assignments.c.person_id == person_id,
+        select(assets.c.asset_id, assignments.c.face_id)
+        .outerjoin(
+            faces.join(assignments, held),
+            and_(faces.c.library_id == assets.c.library_id, faces.c.asset_id == assets.c.asset_id),
         )
-        .order_by(faces.c.face_id)
+        .where(assets.c.library_id == library_id, assets.c.asset_id == func.any(list(asset_ids)))
+        .order_by(assets.c.asset_id, assignments.c.face_id)
     )
-    return [row.face_id for row in rows]
+    found: dict[str, list[UUID]] = {row.asset_id: [] for row in rows}
+    for row in rows:
+        if row.face_id is not None:
+            found[row.asset_id].append(row.face_id)
+    return found
+
+
+async def list_exemplified(tx: Transaction, face_ids: Collection[UUID]) -> set[UUID]:
+    """The persons for whom one of these faces is a prototype."""
+    if not face_ids:
+        return set()
+    rows = await tx.rows(select(prototypes.c.person_id).where(prototypes.c.face_id == func.any(list(face_ids))))
+    return {row.person_id for row in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -45,9 +46,19 @@ async def record_change(tx: Transaction, deps: PersonsDeps, library_id: str, cha
     return change_id
 
 
+async def fill_change(tx: Transaction, change_id: UUID, face_ids: Sequence[UUID]) -> None:
+    """Enter that a locked change has touched more faces, which it had not touched before."""
+    shown = func.array_cat(changes.c.face_ids, list(face_ids[:SHOWN_FACES]), type_=changes.c.face_ids.type)
+    await tx.execute(
+        update(changes)
+        .where(changes.c.change_id == change_id)
+        .values(face_count=changes.c.face_count + len(face_ids), face_ids=shown[1:SHOWN_FACES])
+    )
+
+
 async def lock_change(tx: Transaction, library_id: str, change_id: UUID) -> Row[Any]:
     """One row of ``changes``, which nobody else undoes until the transaction ends; raises :class:`NotFound`."""
-    row = await tx.one_or_none(
+    row: Row[Any] | None = await tx.one_or_none(
         select(changes)
         .where(changes.c.library_id == library_id, changes.c.change_id == change_id)
         .with_for_update(key_share=True)
@@ -57,9 +68,11 @@ async def lock_change(tx: Transaction, library_id: str, change_id: UUID) -> Row[
     return row
 
 
-async def mark_undone(tx: Transaction, undone: UUID, by: UUID) -> None:
-    """Enter that ``by`` has undone a locked change; if that was an undo itself, what it undid stands again."""
-    await tx.execute(update(changes).where(changes.c.undone_by == undone).values(undone_by=None))
+async def mark_undone(tx: Transaction, undone: UUID, undid: UUID | None, by: UUID) -> None:
+    """Enter that ``by`` has undone a locked change; if that was an undo itself, what it ``undid`` stands again."""
+    if undid is not None:
+        again = update(changes).where(changes.c.change_id == undid, changes.c.undone_by == undone)
+        await tx.execute(again.values(undone_by=None))
     await tx.execute(update(changes).where(changes.c.change_id == undone).values(undone_by=by))
 
 
@@ -70,7 +83,7 @@ async def find_deletion(tx: Transaction, library_id: str, person_id: UUID) -> UU
         .where(
             changes.c.library_id == library_id,
             changes.c.person_ids.contains([person_id]),
-            func.jsonb_path_exists(changes.c.after, f'$.persons."{person_id}".deleted ? (@ == true)'),
+            changes.c.after.contains({"persons": {str(person_id): {"deleted": True}}}),
             changes.c.undone_by.is_(None),
         )
         .order_by(changes.c.change_id.desc())

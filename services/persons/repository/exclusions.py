@@ -15,6 +15,7 @@ from sqlalchemy.types import Text
 
 from shared.db.engine import Transaction
 from shared.db.metadata import TIMESTAMP
+from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
 from shared.db.tables_persons import exclusions
 from shared.errors import NotFound
 
@@ -38,25 +39,33 @@ async def find_exclusion(tx: Transaction, face_id: UUID, person_id: UUID) -> UUI
     return found
 
 
-async def get_exclusion(tx: Transaction, library_id: str, exclusion_id: UUID) -> Row[Any]:
-    """One row of ``exclusions``; raises :class:`NotFound`."""
+async def get_exclusion(tx: Transaction, library_id: str, exclusion_id: UUID) -> Exclusion:
+    """One exclusion; raises :class:`NotFound`."""
     row = await tx.one_or_none(
         select(exclusions).where(exclusions.c.library_id == library_id, exclusions.c.exclusion_id == exclusion_id)
     )
     if row is None:
         raise NotFound("exclusion", str(exclusion_id))
-    return row
+    return _exclusion(row)
 
 
 async def list_exclusions_of(tx: Transaction, face_ids: Collection[UUID]) -> dict[tuple[UUID, UUID], Exclusion]:
     """Every exclusion of these faces, by face and person."""
     rows = await tx.rows(select(exclusions).where(exclusions.c.face_id == func.any(list(face_ids))))
-    return {
-        (row.face_id, row.person_id): Exclusion(
-            row.exclusion_id, row.face_id, row.person_id, row.created_by, row.created_at
-        )
-        for row in rows
-    }
+    return {(row.face_id, row.person_id): _exclusion(row) for row in rows}
+
+
+async def list_exclusions(
+    tx: Transaction, library_id: str, request: PageRequest, person_id: UUID | None, face_id: UUID | None
+) -> Page[Exclusion]:
+    """Exclusions of a library, oldest first; of a person, of a face, or both."""
+    statement = select(exclusions).where(exclusions.c.library_id == library_id)
+    if person_id is not None:
+        statement = statement.where(exclusions.c.person_id == person_id)
+    if face_id is not None:
+        statement = statement.where(exclusions.c.face_id == face_id)
+    rows = await tx.rows(keyset(statement, request, [SortKey(exclusions.c.exclusion_id)]))
+    return make_page(rows, request, _exclusion, lambda row: [row.exclusion_id])
 
 
 async def make_exclusions(tx: Transaction, library_id: str, change_id: UUID, made: Sequence[Exclusion]) -> None:
@@ -94,6 +103,10 @@ async def move_exclusions(
         {"change_id": change_id, "from_person": from_person, "to_person": to_person, "dropped": list(dropped)},
     )
     return moved
+
+
+def _exclusion(row: Row[Any]) -> Exclusion:
+    return Exclusion(row.exclusion_id, row.face_id, row.person_id, row.created_by, row.created_at)
 
 
 _UUIDS = ARRAY(Uuid())

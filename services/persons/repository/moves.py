@@ -6,26 +6,29 @@ one face as PostgreSQL needs for one row, and for a hundred thousand faces as it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, select, text
+from sqlalchemy import Uuid, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.engine import Row
 from sqlalchemy.types import Text
 
-from services.persons.domain.model import Assignment, Choice, Move, Source
+from services.persons.domain.model import Assignment, Move, Source
 from shared.clock import Clock
 from shared.db.engine import Transaction
 from shared.db.metadata import TIMESTAMP
 from shared.db.tables_persons import assignments
+from shared.faces.prototypes import Choice
 
 _MOVE = text(
     """
     WITH target AS (
         SELECT * FROM unnest(:face_ids, :person_ids, :sources, :confidences, :choices, :since)
             AS t (face_id, person_id, source, confidence, choice, since)
+        WHERE :may_override
+            OR NOT EXISTS (SELECT FROM exclusions e WHERE e.face_id = t.face_id AND e.person_id = t.person_id)
     ), entered AS (
         INSERT INTO change_faces (change_id, face_id,
             before_person, before_source, before_confidence, before_choice, before_assigned_at,
@@ -50,7 +53,7 @@ _MOVE = text(
         SELECT t.face_id, :library_id, t.person_id, t.source, t.confidence, t.choice,
             nextval('assignment_versions'), :change_id, coalesce(t.since, :now)
         FROM target t
-        WHERE :may_add AND t.person_id IS NOT NULL
+        WHERE t.person_id IS NOT NULL
             AND NOT EXISTS (SELECT FROM assignments a WHERE a.face_id = t.face_id)
         RETURNING face_id, person_id, source, confidence, choice, version, assigned_at
     )
@@ -69,12 +72,20 @@ _MOVE = text(
 
 
 async def move_faces(
-    tx: Transaction, clock: Clock, library_id: str, change_id: UUID, moves: Sequence[Move], *, held: bool = False
+    tx: Transaction,
+    clock: Clock,
+    library_id: str,
+    change_id: UUID,
+    moves: Sequence[Move],
+    *,
+    unless_excluded: bool = False,
 ) -> dict[UUID, Assignment]:
     """Give faces to persons, or to nobody, as one change; answers with the assignments there are now, by face.
 
-    The faces are locked; or ``held``: they were all found with persons who are locked, and one whose photo has been deleted
-    since is passed over. Prototypes do not go along: they are chosen again.
+    The faces are locked, or held by persons who are. Prototypes do not go along: they are chosen again.
+
+    With ``unless_excluded`` a face that is excluded from whom it was to go to is left alone, and missing in the answer: a merge
+    moves exclusions under the locks of the persons alone, so whoever read them before those locks has to look again.
     """
     if not moves:
         return {}
@@ -91,7 +102,7 @@ async def move_faces(
             "change_id": change_id,
             "library_id": library_id,
             "now": clock.now(),
-            "may_add": not held,
+            "may_override": not unless_excluded,
         },
     )
     return {row.face_id: to_assignment(row) for row in rows}
@@ -102,6 +113,16 @@ async def list_held(tx: Transaction, person_id: UUID) -> list[Assignment]:
     rows = await tx.rows(
         select(assignments.c.face_id, *HOLD_COLUMNS)
         .where(assignments.c.person_id == person_id)
+        .order_by(assignments.c.face_id)
+    )
+    return [to_assignment(row) for row in rows]
+
+
+async def list_held_of(tx: Transaction, person_id: UUID, face_ids: Collection[UUID]) -> list[Assignment]:
+    """What a locked person holds of these faces, by face id."""
+    rows = await tx.rows(
+        select(assignments.c.face_id, *HOLD_COLUMNS)
+        .where(assignments.c.person_id == person_id, assignments.c.face_id == func.any(list(face_ids)))
         .order_by(assignments.c.face_id)
     )
     return [to_assignment(row) for row in rows]

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Uuid, and_, bindparam, case, exists, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Row
 
-from services.persons.domain.model import Person, PersonOrder, PersonStatus
+from services.persons.domain.model import Person, PersonStatus
 from shared.clock import Clock
 from shared.db.engine import Transaction
-from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
 from shared.db.tables_detection import assets, faces
 from shared.db.tables_persons import assignments, persons
 from shared.errors import NotFound
 from shared.faces.eras import make_partial_date
-
-# Sorts last, and is smaller than any real date, so that a page token can hold it.
-NEVER_SEEN = datetime(1, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class PersonFilter:
-    """Which persons to list, and in what order."""
-
-    statuses: tuple[str, ...] = ("ACTIVE",)
-    name_prefix: str = ""
-    has_birth_date: bool | None = None
-    show_deleted: bool = False
-    order: PersonOrder = PersonOrder.NAME
 
 
 async def get_person(tx: Transaction, library_id: str, person_id: UUID, *, lock: bool = False) -> Person:
@@ -44,15 +29,19 @@ async def get_person(tx: Transaction, library_id: str, person_id: UUID, *, lock:
     return to_person(row)
 
 
-async def lock_persons(tx: Transaction, library_id: str, person_ids: Collection[UUID]) -> dict[UUID, Person]:
-    """Lock persons, in order of id, and read them; those of other libraries are left alone."""
+async def lock_persons(
+    tx: Transaction, library_id: str, person_ids: Collection[UUID], *, skip_locked: bool = False
+) -> dict[UUID, Person]:
+    """Lock persons, in order of id, and read them; those of other libraries are left alone, and with ``skip_locked`` those
+    whom somebody else holds.
+    """
     if not person_ids:
         return {}
     rows = await tx.rows(
         select(persons)
         .where(persons.c.library_id == library_id, persons.c.person_id == func.any(list(person_ids)))
         .order_by(persons.c.person_id)
-        .with_for_update(key_share=True)
+        .with_for_update(key_share=True, skip_locked=skip_locked)
     )
     return {row.person_id: to_person(row) for row in rows}
 
@@ -94,35 +83,35 @@ async def find_same_names(tx: Transaction, library_id: str, name_key: str, but: 
     return [row.person_id for row in rows]
 
 
+async def lock_name(tx: Transaction, library_id: str, name_key: str) -> None:
+    """Keep others from looking for, and then creating, a person of this name until the transaction ends.
+
+    Taken before any row is locked.
+    """
+    digest = hashlib.sha256(f"names/{library_id}/{name_key}".encode()).digest()
+    await tx.execute(select(func.pg_advisory_xact_lock(int.from_bytes(digest[:8], "big", signed=True))))
+
+
+async def find_named(tx: Transaction, library_id: str, name_key: str) -> UUID | None:
+    """The living person of this name; of several the one with the most faces."""
+    found: UUID | None = await tx.scalar(
+        select(persons.c.person_id)
+        .where(
+            persons.c.library_id == library_id,
+            persons.c.name_key == name_key,
+            persons.c.status != "MERGED",
+            persons.c.deleted_at.is_(None),
+        )
+        .order_by(persons.c.face_count.desc(), persons.c.person_id)
+        .limit(1)
+    )
+    return found
+
+
 async def has_face(tx: Transaction, person_id: UUID, face_id: UUID) -> bool:
     """Whether a face is assigned to a person."""
     held = exists().where(assignments.c.face_id == face_id, assignments.c.person_id == person_id)
     return bool(await tx.scalar(select(held)))
-
-
-async def list_persons(tx: Transaction, library_id: str, request: PageRequest, where: PersonFilter) -> Page[Person]:
-    """Persons that pass the filter."""
-    last_seen = func.coalesce(persons.c.last_seen, NEVER_SEEN)
-    statement = select(persons).where(persons.c.library_id == library_id, persons.c.status.in_(where.statuses))
-    if where.name_prefix:
-        statement = statement.where(persons.c.name_key.startswith(where.name_prefix, autoescape=True))
-    if where.has_birth_date is not None:
-        known = persons.c.birth_year.is_not(None)
-        statement = statement.where(known if where.has_birth_date else ~known)
-    if not where.show_deleted:
-        statement = statement.where(persons.c.deleted_at.is_(None))
-    first = {
-        "NAME": SortKey(persons.c.name_key),
-        "FACE_COUNT": SortKey(persons.c.face_count, descending=True),
-        "LAST_SEEN": SortKey(last_seen, descending=True),
-    }[where.order]
-    positions: dict[str, Callable[[Row[Any]], Any]] = {
-        "NAME": lambda row: row.name_key,
-        "FACE_COUNT": lambda row: row.face_count,
-        "LAST_SEEN": lambda row: row.last_seen or NEVER_SEEN,
-    }
-    rows = await tx.rows(keyset(statement, request, [first, SortKey(persons.c.person_id)]))
-    return make_page(rows, request, to_person, lambda row: [positions[where.order](row), row.person_id])
 
 
 async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None:
@@ -166,13 +155,27 @@ async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None
     )
 
 
-async def count_moves(tx: Transaction, change_id: UUID) -> dict[UUID, int]:
-    """Let face counts and dates follow what a change did to faces; answers with the new counts of all it touched.
+async def show_chosen_covers(tx: Transaction, person_ids: Collection[UUID]) -> None:
+    """Show the covers that were chosen for these persons, where they hold them; in one statement that reads no other face."""
+    held = exists().where(
+        assignments.c.face_id == persons.c.chosen_cover, assignments.c.person_id == persons.c.person_id
+    )
+    await tx.execute(
+        update(persons)
+        .where(persons.c.person_id == func.any(list(person_ids)), held)
+        .values(cover_face_id=persons.c.chosen_cover)
+    )
+
+
+async def count_moves(tx: Transaction, change_id: UUID, face_ids: Collection[UUID] | None = None) -> dict[UUID, int]:
+    """Let face counts and dates follow what a change did to faces, to all or to ``face_ids``; answers with the new counts of
+    all it touched, who kept a face with another word on it as a prototype too.
 
     A count is exact, and so is a date that a new face sets; one that went with a face, and the cover, are for
     :func:`refresh_summaries` to find.
     """
-    rows = await tx.rows(_COUNT_MOVES, {"change_id": change_id})
+    only = None if face_ids is None else list(face_ids)
+    rows = await tx.rows(_COUNT_MOVES, {"change_id": change_id, "only": only})
     return {row.person_id: row.face_count for row in rows}
 
 
@@ -189,16 +192,26 @@ _COUNT_MOVES = text(
             JOIN faces f ON f.face_id = c.face_id
             JOIN assets a ON a.library_id = f.library_id AND a.asset_id = f.asset_id
             WHERE c.change_id = :change_id AND c.after_person IS DISTINCT FROM c.before_person
+                AND (:only IS NULL OR c.face_id = ANY(:only))
             UNION ALL
             SELECT c.before_person, -1, NULL FROM change_faces c
             WHERE c.change_id = :change_id AND c.after_person IS DISTINCT FROM c.before_person
+                AND (:only IS NULL OR c.face_id = ANY(:only))
+            UNION ALL
+            SELECT c.after_person, 0, NULL FROM change_faces c
+            WHERE c.change_id = :change_id AND c.after_person = c.before_person
+                AND c.after_choice IS DISTINCT FROM c.before_choice
+                AND (:only IS NULL OR c.face_id = ANY(:only))
         ) AS moved
         WHERE person_id IS NOT NULL GROUP BY person_id
     ) AS d
     WHERE persons.person_id = d.person_id
     RETURNING persons.person_id, persons.face_count
     """
-).bindparams(bindparam("change_id", type_=Uuid()))
+).bindparams(bindparam("change_id", type_=Uuid()), bindparam("only", type_=ARRAY(Uuid())))
+
+
+_STATUSES = {status.value: status for status in PersonStatus}
 
 
 def to_person(row: Row[Any]) -> Person:
@@ -207,13 +220,13 @@ def to_person(row: Row[Any]) -> Person:
         person_id=row.person_id,
         library_id=row.library_id,
         name=row.name,
-        status=PersonStatus(row.status),
-        birth_date=make_partial_date(row.birth_year, row.birth_month, row.birth_day),
+        status=_STATUSES[row.status],
+        birth_date=make_partial_date(row.birth_year, row.birth_month, row.birth_day) if row.birth_year else None,
         merged_into=row.merged_into,
         cover_face_id=row.cover_face_id,
         chosen_cover=row.chosen_cover,
         notes=row.notes,
-        external_ids=dict(row.external_ids),
+        external_ids=row.external_ids,
         face_count=row.face_count,
         first_seen=row.first_seen,
         last_seen=row.last_seen,

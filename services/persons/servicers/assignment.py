@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from kith.persons.v1 import assignments_pb2 as pb
 from kith.persons.v1 import assignments_pb2_grpc
-from services.persons.convert import from_source, to_assignment, to_failure
+from services.persons.convert import check_reason, from_source, to_assignment, to_exclusion, to_failure
 from services.persons.domain.assigning import (
     AssignFaces,
+    DeleteExclusion,
     ExcludeFace,
     UnassignFace,
     assign_faces,
+    delete_exclusion,
     exclude_face,
     unassign_face,
 )
+from services.persons.domain.batching import start_assigning
+from services.persons.domain.doubles import AllowDoubles, allow_doubles
 from services.persons.domain.model import PersonsDeps, Source
-from services.persons.repository.exclusions import get_exclusion
+from services.persons.repository.doubles import list_doubles
+from services.persons.repository.exclusions import get_exclusion, list_exclusions
+from services.persons.repository.listing import check_face, read_survivor
+from services.persons.servicers.person_photos import parse_photos
 from shared.caller import Caller
-from shared.db.engine import Transaction
-from shared.errors import InvalidRequest, NotImplementedYet
+from shared.db.engine import Database, Transaction
+from shared.db.pagination import read_page_request
+from shared.errors import InvalidRequest
 from shared.ids import parse_library_id, parse_uuid
-from shared.jobs.convert import to_timestamp
+from shared.jobs.convert import to_job
 from shared.rpc.mutation import Mutations
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-MAX_BATCH = 500
-MAX_REASON = 500
+MAX_BATCH = 10_000
+# More are assigned by a job.
+MAX_AT_ONCE = 500
 
 
 class AssignmentServicer(assignments_pb2_grpc.AssignmentServiceServicer):
     """Whose face a face is."""
 
-    def __init__(self, mutations: Mutations, deps: PersonsDeps) -> None:
+    def __init__(self, database: Database, mutations: Mutations, deps: PersonsDeps) -> None:
+        self._database = database
         self._mutations = mutations
         self._deps = deps
 
@@ -48,7 +60,7 @@ class AssignmentServicer(assignments_pb2_grpc.AssignmentServiceServicer):
             source=source,
             confidence=_confidence(source, request.confidence),
             etag=request.etag,
-            reason=_reason(request.reason),
+            reason=check_reason(request.reason),
         )
 
         async def work(tx: Transaction, caller: Caller) -> pb.AssignFaceResponse:
@@ -65,7 +77,7 @@ class AssignmentServicer(assignments_pb2_grpc.AssignmentServiceServicer):
             face_id=parse_uuid(request.face_id, "face_id"),
             etag=request.etag,
             exclude=request.exclude,
-            reason=_reason(request.reason),
+            reason=check_reason(request.reason),
         )
 
         async def work(tx: Transaction, caller: Caller) -> pb.UnassignFaceResponse:
@@ -77,58 +89,114 @@ class AssignmentServicer(assignments_pb2_grpc.AssignmentServiceServicer):
     async def BatchAssignFaces(
         self, request: pb.BatchAssignFacesRequest, context: Context
     ) -> pb.BatchAssignFacesResponse:
-        if len(request.face_ids) > MAX_BATCH:
-            raise NotImplementedYet(f"BatchAssignFaces of more than {MAX_BATCH} faces is not built yet")
-        face_ids = [parse_uuid(face_id, f"face_ids[{index}]") for index, face_id in enumerate(request.face_ids)]
-        if not face_ids:
-            raise InvalidRequest("face_ids must not be empty", field="face_ids")
-        if len(set(face_ids)) != len(face_ids):
-            raise InvalidRequest("face_ids must hold each face once", field="face_ids")
         source = from_source(request.source)
         command = AssignFaces(
             library_id=parse_library_id(request.library_id),
-            face_ids=face_ids,
+            face_ids=_parse_faces(request.face_ids),
             person_id=parse_uuid(request.person_id, "person_id"),
             source=source,
             confidence=_confidence(source, request.confidence),
             partial=request.partial,
-            reason=_reason(request.reason),
+            reason=check_reason(request.reason),
         )
 
+        if len(command.face_ids) > MAX_AT_ONCE and request.dry_run:
+            raise InvalidRequest(f"dry_run takes up to {MAX_AT_ONCE} faces", field="dry_run")
+
         async def work(tx: Transaction, caller: Caller) -> pb.BatchAssignFacesResponse:
+            if len(command.face_ids) > MAX_AT_ONCE:
+                change_id, job = await start_assigning(tx, self._deps, command, caller)
+                return pb.BatchAssignFacesResponse(change_id=str(change_id), job=to_job(job, self._deps.clock.now()))
             made = await assign_faces(tx, self._deps, command, caller)
             return pb.BatchAssignFacesResponse(
                 assignments=[to_assignment(assignment) for assignment in made.assignments],
                 failures=[to_failure(failure) for failure in made.failures],
-                change_id=str(made.change_id or ""),
+                change_id="" if request.dry_run or made.change_id is None else str(made.change_id),
             )
 
-        return await self._mutations.run(request, pb.BatchAssignFacesResponse, work)
+        return await self._mutations.run(request, pb.BatchAssignFacesResponse, work, dry_run=request.dry_run)
 
     async def ExcludeFace(self, request: pb.ExcludeFaceRequest, context: Context) -> pb.ExcludeFaceResponse:
         command = ExcludeFace(
             library_id=parse_library_id(request.library_id),
             face_id=parse_uuid(request.face_id, "face_id"),
             person_id=parse_uuid(request.person_id, "person_id"),
-            reason=_reason(request.reason),
+            reason=check_reason(request.reason),
         )
 
         async def work(tx: Transaction, caller: Caller) -> pb.ExcludeFaceResponse:
             made = await exclude_face(tx, self._deps, command, caller)
             row = await get_exclusion(tx, command.library_id, made.exclusion_id)
             return pb.ExcludeFaceResponse(
-                exclusion=pb.Exclusion(
-                    id=str(row.exclusion_id),
-                    library_id=row.library_id,
-                    face_id=str(row.face_id),
-                    person_id=str(row.person_id),
-                    created_by=row.created_by,
-                    create_time=to_timestamp(row.created_at),
-                ),
+                exclusion=to_exclusion(row, command.library_id),
                 change_id=str(made.change_id or ""),
             )
 
         return await self._mutations.run(request, pb.ExcludeFaceResponse, work)
+
+    async def ListExclusions(self, request: pb.ListExclusionsRequest, context: Context) -> pb.ListExclusionsResponse:
+        library_id = parse_library_id(request.library_id)
+        person_id = parse_uuid(request.person_id, "person_id") if request.person_id else None
+        face_id = parse_uuid(request.face_id, "face_id") if request.face_id else None
+        page = read_page_request(
+            request.page_size, request.page_token, default=100, maximum=1000, filters=(library_id, person_id, face_id)
+        )
+        async with self._database.transaction() as tx:
+            if face_id is not None:
+                await check_face(tx, library_id, face_id)
+            if person_id is not None:
+                person_id = (await read_survivor(tx, library_id, person_id)).person_id
+            found = await list_exclusions(tx, library_id, page, person_id, face_id)
+        return pb.ListExclusionsResponse(
+            exclusions=[to_exclusion(row, library_id) for row in found.items], next_page_token=found.next_token
+        )
+
+    async def DeleteExclusion(self, request: pb.DeleteExclusionRequest, context: Context) -> pb.DeleteExclusionResponse:
+        command = DeleteExclusion(
+            library_id=parse_library_id(request.library_id),
+            exclusion_id=parse_uuid(request.exclusion_id, "exclusion_id"),
+            reason=check_reason(request.reason),
+        )
+
+        async def work(tx: Transaction, caller: Caller) -> pb.DeleteExclusionResponse:
+            change_id = await delete_exclusion(tx, self._deps, command, caller)
+            return pb.DeleteExclusionResponse(change_id=str(change_id))
+
+        return await self._mutations.run(request, pb.DeleteExclusionResponse, work)
+
+    async def AllowDoubles(self, request: pb.AllowDoublesRequest, context: Context) -> pb.AllowDoublesResponse:
+        asset_ids = parse_photos(request.asset_ids)
+        if len(set(asset_ids)) != len(asset_ids):
+            raise InvalidRequest("asset_ids must hold each photo once", field="asset_ids")
+        command = AllowDoubles(
+            library_id=parse_library_id(request.library_id),
+            asset_ids=asset_ids,
+            allowed=request.allowed,
+            reason=check_reason(request.reason),
+        )
+
+        async def work(tx: Transaction, caller: Caller) -> pb.AllowDoublesResponse:
+            return pb.AllowDoublesResponse(change_id=str(await allow_doubles(tx, self._deps, command, caller) or ""))
+
+        return await self._mutations.run(request, pb.AllowDoublesResponse, work)
+
+    async def ListAllowedDoubles(
+        self, request: pb.ListAllowedDoublesRequest, context: Context
+    ) -> pb.ListAllowedDoublesResponse:
+        library_id = parse_library_id(request.library_id)
+        page = read_page_request(request.page_size, request.page_token, default=100, maximum=1000, filters=library_id)
+        async with self._database.transaction() as tx:
+            found = await list_doubles(tx, library_id, page)
+        return pb.ListAllowedDoublesResponse(asset_ids=found.items, next_page_token=found.next_token)
+
+
+def _parse_faces(face_ids: Sequence[str]) -> list[UUID]:
+    if not 1 <= len(face_ids) <= MAX_BATCH:
+        raise InvalidRequest(f"face_ids must hold 1..{MAX_BATCH} ids", field="face_ids")
+    parsed = [parse_uuid(face_id, f"face_ids[{index}]") for index, face_id in enumerate(face_ids)]
+    if len(set(parsed)) != len(parsed):
+        raise InvalidRequest("face_ids must hold each face once", field="face_ids")
+    return parsed
 
 
 def _confidence(source: Source, confidence: float) -> float:
@@ -137,9 +205,3 @@ def _confidence(source: Source, confidence: float) -> float:
     if not 0.0 <= confidence <= 1.0:
         raise InvalidRequest("confidence must be 0..1", field="confidence")
     return confidence
-
-
-def _reason(reason: str) -> str:
-    if len(reason) > MAX_REASON:
-        raise InvalidRequest(f"reason must have at most {MAX_REASON} characters", field="reason")
-    return reason

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from kith.common.v1 import types_pb2
 from kith.persons.v1 import (
@@ -18,17 +18,18 @@ from kith.persons.v1 import (
     prototypes_pb2,
     prototypes_pb2_grpc,
 )
-from services.persons.domain.assigning import AssignFaces, assign_faces
+from services.persons.domain.assigning import AssignFaces, ExcludeFace, FacesAssigned, assign_faces, exclude_face
+from services.persons.domain.merging import MergePersons, merge_persons
 from services.persons.domain.model import PersonsDeps
 from services.persons.domain.people import CreatePerson, create_person
 from services.persons.server import start
 from shared.caller import Caller
 from shared.db.tables_persons import assignments, changes
 from shared.db.tables_shared import vector_outbox
-from shared.errors import EtagMismatch, KithError, PreconditionFailed, Reason
+from shared.errors import Contention, EtagMismatch, KithError, PreconditionFailed, Reason
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
+from tests.integration.conftest import Running, eventually
 from tests.integration.counting import recording_statements
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
 
@@ -103,20 +104,29 @@ async def test_assigning_sets_count_cover_dates_prototypes_and_queues_the_face(
     assert queued == [seeded.face_ids[0]]
 
 
-async def test_of_many_racing_assigns_exactly_one_wins(persons: Persons, seeded: SeededFaces, base: Foundation) -> None:
-    people = [await persons.create(f"Person {index}") for index in range(8)]
+async def test_of_200_who_give_one_face_to_200_persons_exactly_one_wins(
+    persons: Persons, seeded: SeededFaces, base: Foundation
+) -> None:
+    deps, caller = PersonsDeps(base.clock, base.ids, base.settings.persons), Caller("test", "test")
+    async with base.database.transaction() as tx:
+        people = [
+            (await create_person(tx, deps, CreatePerson("default", f"Person {index}"), caller)).person
+            for index in range(200)
+        ]
     outcomes = await asyncio.gather(
-        *(persons.assign(seeded.face_ids[0], people[index % 8].id) for index in range(40)), return_exceptions=True
+        *(persons.assign(seeded.face_ids[0], str(person.person_id)) for person in people), return_exceptions=True
     )
-    winners = {outcome.assignment.person_id for outcome in outcomes if not isinstance(outcome, BaseException)}
+    won = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    assert len(winners) == 1
-    assert len(refused) == 35
+    assert (len(won), len(refused)) == (1, 199)
     assert all(isinstance(error, PreconditionFailed) for error in refused)
     assert {error.reason for error in refused if isinstance(error, KithError)} == {Reason.FACE_ALREADY_ASSIGNED}
-    assert {error.metadata["person_id"] for error in refused if isinstance(error, KithError)} == winners
+    told = {(error.metadata["person_id"], error.metadata["etag"]) for error in refused if isinstance(error, KithError)}
+    assert told == {(won[0].assignment.person_id, won[0].assignment.etag)}
     async with base.database.transaction() as tx:
         assert await tx.scalar(select(func.count()).select_from(assignments)) == 1
+        entered = await tx.rows(select(changes).where(changes.c.kind == "FACES_ASSIGNED"))
+    assert [str(row.change_id) for row in entered] == [won[0].change_id]
 
 
 async def test_an_etag_moves_a_face_and_a_stale_one_does_not(persons: Persons, seeded: SeededFaces) -> None:
@@ -272,3 +282,33 @@ async def test_a_source_the_contract_does_not_have_is_refused(persons: Persons, 
         await persons.assign(seeded.face_ids[0], anna.id, source=assignments_pb2.AssignmentSource.ValueType(99))
     assert refused.value.violations[0].field == "source"
     assert (await persons.get(anna.id)).face_count == 0
+
+
+async def test_an_exclusion_that_a_merge_brings_while_one_waits_is_heeded(base: Foundation) -> None:
+    seeded = await seed_faces(base, random_vectors(1))
+    deps, caller = PersonsDeps(base.clock, base.ids, base.settings.persons), Caller("test", "test")
+    async with base.database.transaction() as tx:
+        anna, bert = [
+            (await create_person(tx, deps, CreatePerson("default", name), caller)).person for name in ("Anna", "Bert")
+        ]
+        await exclude_face(tx, deps, ExcludeFace("default", seeded.face_ids[0], bert.person_id), caller)
+    command = AssignFaces("default", seeded.face_ids, anna.person_id)
+
+    async def assign() -> FacesAssigned:
+        async with base.database.transaction() as tx:
+            return await assign_faces(tx, deps, command, caller)
+
+    async def waits() -> bool:
+        async with base.database.transaction() as tx:
+            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    async with base.database.transaction() as tx:
+        merge = MergePersons("default", anna.person_id, anna.etag, bert.person_id, bert.etag)
+        await merge_persons(tx, deps, merge, caller)
+        assigning = asyncio.create_task(assign())
+        await eventually(waits)
+    with pytest.raises(Contention):
+        await assigning
+    with pytest.raises(PreconditionFailed) as refused:
+        await assign()
+    assert refused.value.reason is Reason.FACE_EXCLUDED

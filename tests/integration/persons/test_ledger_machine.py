@@ -29,7 +29,7 @@ from services.persons.domain.merging import MergePersons, merge_persons
 from services.persons.domain.model import PersonsDeps, Source
 from services.persons.domain.people import CreatePerson, UpdatePerson, create_person, update_person
 from services.persons.domain.putting_away import DeletePerson, UndeletePerson, delete_person, undelete_person
-from services.persons.domain.undoing import Undo, undo_change
+from services.persons.domain.undoing import ChangeUndone, Undo, undo_change
 from services.persons.repository.persons import get_person
 from shared.caller import Caller
 from shared.db.engine import Transaction
@@ -283,7 +283,7 @@ class Histories(RuleBasedStateMachine):
         if not recent:
             return
         entry = data.draw(st.sampled_from(recent))
-        made = self.do(lambda tx: undo_change(tx, self.deps, Undo(self.library, entry.change_id), self.caller))
+        made = self._take_back(entry)
         if made is None or made.change_id is None:
             return self.entered(None, None)
         expected = dict(self.model)
@@ -304,8 +304,11 @@ class Histories(RuleBasedStateMachine):
                 del expected[key]
         return self.entered(made.change_id, expected)
 
+    def _take_back(self, entry: Entry) -> ChangeUndone | None:
+        return self.do(lambda tx: undo_change(tx, self.deps, Undo(self.library, entry.change_id), self.caller))
+
     def _undo(self, entry: Entry) -> None:
-        made = self.do(lambda tx: undo_change(tx, self.deps, Undo(self.library, entry.change_id), self.caller))
+        made = self._take_back(entry)
         assert made is not None
         assert made.change_id is not None
         assert not made.skipped
@@ -323,9 +326,7 @@ class Histories(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Undo everything, the undos too, from the last to the first: nobody is left, and nothing is anybody's."""
         for entry in reversed(self.history):
-            made = self.do(
-                lambda tx, entry=entry: undo_change(tx, self.deps, Undo(self.library, entry.change_id), self.caller)
-            )
+            made = self._take_back(entry)
             assert made is None or not made.skipped
         state = self.read()
         assert {key for key in state if key[0] in ("face", "excluded", "prototype")} == set()

@@ -8,11 +8,19 @@ from itertools import chain
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from kith.persons.v1 import changes_pb2
 from services.persons.convert_changes import to_cursor
 from services.persons.domain.watching import PAGE, ChangeWatch
+from services.persons.numbering import number_ledgers
+from services.persons.repository.ledger_pages import list_changes_after
+from services.persons.repository.ledger_positions import (
+    get_last_position,
+    list_unnumbered,
+    number_batch,
+    number_changes,
+)
 from services.persons.server import start
 from shared.config import Settings
 from shared.db.notify import Listener
@@ -20,17 +28,17 @@ from shared.db.tables_persons import changes
 from shared.errors import InvalidRequest, Reason, Unavailable
 from shared.foundation import Foundation
 from shared.rpc.channel import open_channel
-from tests.integration.conftest import Running
+from tests.integration.conftest import Running, eventually
 from tests.integration.library import random_vectors, seed_faces
-from tests.integration.persons.ledger import Ledger, enter_change, enter_changes
+from tests.integration.persons.reading import LedgerReader, enter_change, enter_changes
 
 
 @pytest.fixture
-async def ledger(running: Running) -> Ledger:
-    return Ledger(await running.server("persons", start))
+async def ledger(running: Running) -> LedgerReader:
+    return LedgerReader(await running.server("persons", start))
 
 
-async def test_a_watch_without_a_cursor_begins_now(ledger: Ledger) -> None:
+async def test_a_watch_without_a_cursor_begins_now(ledger: LedgerReader) -> None:
     await ledger.create("Anna")
     async with ledger.watching() as watcher:
         made = [(await ledger.create(name)).change_id for name in ("Bert", "Cleo")]
@@ -40,10 +48,10 @@ async def test_a_watch_without_a_cursor_begins_now(ledger: Ledger) -> None:
 
 
 async def test_many_writers_and_late_commits_leave_no_gap_and_no_double(
-    ledger: Ledger, running: Running, base: Foundation
+    ledger: LedgerReader, running: Running, base: Foundation
 ) -> None:
     seeded = await seed_faces(base, random_vectors(40), with_collections=False)
-    servers = [ledger, Ledger(await running.server("persons", start))]
+    servers = [ledger, LedgerReader(await running.server("persons", start))]
     persons = [(await ledger.create(f"Person {number}")).person.id for number in range(4)]
     first = (await ledger.page()).changes[0]
     async with AsyncExitStack() as opened:
@@ -81,7 +89,7 @@ async def test_many_writers_and_late_commits_leave_no_gap_and_no_double(
         assert [change.id for change in rest] == [*ids[place + 1 :], last]
 
 
-async def test_positions_count_from_one_in_each_library(base: Foundation, ledger: Ledger) -> None:
+async def test_positions_count_from_one_in_each_library(base: Foundation, ledger: LedgerReader) -> None:
     mine = await enter_changes(base, 3)
     await enter_changes(base, 2, library_id="other")
     await asyncio.gather(*(ledger.page() for _ in range(8)), *(ledger.page(library_id="other") for _ in range(8)))
@@ -98,13 +106,50 @@ async def test_positions_count_from_one_in_each_library(base: Foundation, ledger
         assert [change.id for change in await watcher.take(2)] == mine[1:]
 
 
-async def test_a_watcher_far_behind_gets_everything_in_order(base: Foundation, ledger: Ledger) -> None:
+async def test_readers_that_number_at_once_take_turns(base: Foundation) -> None:
+    made = await enter_changes(base, 2)
+
+    async def waits() -> bool:
+        async with base.database.transaction() as tx:
+            return bool(
+                await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+            )
+
+    async with base.database.transaction() as tx:
+        assert await number_batch(tx, "default") == 2
+        made += await enter_changes(base, 2)
+        second = asyncio.ensure_future(number_changes(base.database, "default"))
+        await eventually(waits)
+    await second
+    async with base.database.transaction() as tx:
+        found = await list_changes_after(tx, "default", 0, 10)
+    assert [(entry.position, str(entry.change_id)) for entry in found] == list(enumerate(made, start=1))
+
+
+async def test_ledgers_that_nobody_reads_are_numbered_by_the_workers(base: Foundation) -> None:
+    await enter_changes(base, 3)
+    await enter_changes(base, 2, library_id="other")
+
+    async def numbered() -> bool:
+        async with base.database.transaction() as tx:
+            return not await list_unnumbered(tx)
+
+    assert not await numbered()
+    working = asyncio.create_task(number_ledgers(base.database))
+    await eventually(numbered)
+    working.cancel()
+    async with base.database.transaction() as tx:
+        assert [await get_last_position(tx, library_id) for library_id in ("default", "other")] == [3, 2]
+
+
+async def test_a_watcher_far_behind_gets_page_after_page_without_waiting(base: Foundation) -> None:
     made = await enter_changes(base, 2 * PAGE + 7)
-    async with ledger.watching((await ledger.get(made[0])).cursor) as watcher:
-        assert [change.id for change in await watcher.take(len(made) - 1)] == made[1:]
+    patient = ChangeWatch(base.database, base.listener, poll_s=3600)
+    async with aclosing(patient.watch("default", 1)) as entries, asyncio.timeout(20):
+        assert [str((await anext(entries)).change_id) for _ in made[1:]] == made[1:]
 
 
-async def test_a_cursor_beyond_the_end_waits(base: Foundation, ledger: Ledger) -> None:
+async def test_a_cursor_beyond_the_end_waits(base: Foundation, ledger: LedgerReader) -> None:
     await enter_changes(base, 1)
     async with ledger.watching(to_cursor("default", 3)) as watcher:
         made = await enter_changes(base, 4)
@@ -112,9 +157,11 @@ async def test_a_cursor_beyond_the_end_waits(base: Foundation, ledger: Ledger) -
 
 
 @pytest.mark.parametrize(
-    "cursor", ["!", "é", "AAAA", to_cursor("other", 1), to_cursor("default", 1)[:-1], "1" * 5000], ids=repr
+    "cursor",
+    ["!", "é", "AAAA", to_cursor("other", 1), to_cursor("default", 1)[:-1], "1" * 5000],
+    ids=["no base64", "no ASCII", "other text", "another library's", "cut short", "long"],
 )
-async def test_a_cursor_that_is_none_is_refused_by_name(ledger: Ledger, cursor: str) -> None:
+async def test_a_cursor_that_is_none_is_refused_by_name(ledger: LedgerReader, cursor: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         async with ledger.watching(cursor) as watcher:
             await watcher.next()
@@ -123,14 +170,14 @@ async def test_a_cursor_that_is_none_is_refused_by_name(ledger: Ledger, cursor: 
 
 
 async def test_a_stopping_server_ends_the_watch_and_another_goes_on(
-    ledger: Ledger, settings: Settings, stack: AsyncExitStack
+    ledger: LedgerReader, settings: Settings, stack: AsyncExitStack
 ) -> None:
     stopping = await start(settings, stack)
     await stopping.readiness.wait_serving()
     channel = open_channel(f"127.0.0.1:{stopping.port}", settings.rpc)
     stack.push_async_callback(channel.close)
     first = (await ledger.create("Anna")).change_id
-    async with Ledger(channel).watching((await ledger.get(first)).cursor) as watcher:
+    async with LedgerReader(channel).watching((await ledger.get(first)).cursor) as watcher:
         second = (await ledger.create("Bert")).change_id
         seen = await watcher.next()
         assert seen.id == second
@@ -143,7 +190,7 @@ async def test_a_stopping_server_ends_the_watch_and_another_goes_on(
         assert (await watcher.next()).id == third
 
 
-async def test_a_change_that_is_being_undone_makes_no_reader_wait(base: Foundation, ledger: Ledger) -> None:
+async def test_a_change_that_is_being_undone_makes_no_reader_wait(base: Foundation, ledger: LedgerReader) -> None:
     made = await enter_changes(base, 3)
     async with ledger.watching() as watcher:
         fresh = await enter_changes(base, 1)
@@ -158,7 +205,7 @@ async def test_a_change_that_is_being_undone_makes_no_reader_wait(base: Foundati
     assert len({(await ledger.get(change_id)).cursor for change_id in (*made, *fresh, *busy, *beside)}) == 6
 
 
-async def test_a_change_that_is_referred_to_is_numbered_meanwhile(base: Foundation, ledger: Ledger) -> None:
+async def test_a_change_that_is_referred_to_is_numbered_meanwhile(base: Foundation, ledger: LedgerReader) -> None:
     async with ledger.watching() as watcher:
         referred = await enter_changes(base, 1)
         async with base.database.transaction() as tx:
@@ -185,7 +232,7 @@ async def test_a_commit_wakes_the_watchers_of_its_library(base: Foundation) -> N
             assert str((await waiting).change_id) == made[0]
 
 
-async def test_a_watch_that_nobody_reads_any_more_leaves_the_server_well(ledger: Ledger) -> None:
+async def test_a_watch_that_nobody_reads_any_more_leaves_the_server_well(ledger: LedgerReader) -> None:
     call = ledger.changes.WatchChanges(changes_pb2.WatchChangesRequest())
     await call.initial_metadata()
     call.cancel()

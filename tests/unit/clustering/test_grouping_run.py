@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ import pytest
 from services.clustering.domain.grouping_run import ClusterFaces, build_request, drop_small
 from services.clustering.domain.model import ActiveModel, ClusteringDeps
 from services.clustering.grouping.request import Algorithm
-from services.clustering.grouping.thresholds import Thresholds, resolve_thresholds
+from services.clustering.grouping.thresholds import ARCFACE_THRESHOLDS, Thresholds, resolve_thresholds
 from services.clustering.repository.unassigned import FaceSelection, FaceTable
 from shared.clock import SystemClock
 from shared.config import ClusteringSettings, QualitySettings, SuggestionSettings
+from shared.faces.projection import LearntSpace, Projection, Strangers
 from shared.ids import RandomIds
 
 PACK = {"knn_floor": 0.1, "link_floor": 0.3, "merge": 0.5, "attach": 0.25, "attach_margin": 0.02}
@@ -63,6 +66,24 @@ def test_the_pack_wins_over_the_usual_and_the_settings_over_the_pack() -> None:
         attach=usual.attach,
         attach_margin=usual.attach_margin,
     )
+
+
+def test_in_a_learnt_space_every_cosine_is_carried_there() -> None:
+    # Strangers lie half as wide there, around 0.1: 0.3 becomes 0.1 + 0.3 / 2.
+    learnt = LearntSpace(Projection(np.eye(8, 6, dtype=np.float32)), Strangers(0.0, 0.1), Strangers(0.1, 0.05))
+    faces = FaceTable([UUID(int=1)], np.eye(1, 6, dtype=np.float32), np.arange(1), np.ones(1, dtype=np.float32))
+
+    def resolve_there(carried: dict[str, float], **settings: float) -> Thresholds:
+        model = ActiveModel("m", 8, carried, learnt)
+        request = build_request(make_deps(**settings), make_command(FaceSelection()), model, faces)
+        return resolve_thresholds(faces.vectors, request.pack_thresholds, request.overrides)
+
+    found = resolve_there(PACK, merge=0.6)
+    assert asdict(found) == pytest.approx(
+        {"knn_floor": 0.15, "link_floor": 0.25, "merge": 0.4, "attach": 0.225, "attach_margin": 0.01}
+    )
+    # Without a pack the usual ones, which are cosines of models, not of projections.
+    assert resolve_there({}).link_floor == pytest.approx(0.1 + ARCFACE_THRESHOLDS.link_floor / 2)
 
 
 @pytest.mark.parametrize(

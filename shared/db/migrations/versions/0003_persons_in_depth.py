@@ -34,14 +34,17 @@ def downgrade() -> None:
     for table in ("people_to_settle", "receipts", "matchers", "allowed_doubles", "change_exclusions", "change_faces"):
         op.drop_table(table)
     op.drop_index("ix_suggestions_moved", table_name="suggestions")
+    op.drop_column("suggestions", "dormant")
     op.drop_column("suggestions", "moved_from")
-    op.drop_column("suggestions", "moved_by")
     op.drop_constraint("ck_assignments_choice", "assignments")
     op.drop_column("assignments", "choice")
     for index in ("ix_changes_new", "uq_changes_position", "ix_changes_person"):
         op.drop_index(index, table_name="changes")
     op.drop_column("changes", "position")
     op.drop_column("changes", "face_count")
+    op.drop_index("ix_persons_last_seen", table_name="persons")
+    op.create_index("ix_persons_last_seen", "persons", ["library_id", "last_seen", "person_id"])
+    op.alter_column("persons", "name_key", type_=sa.Text(), existing_nullable=False)
     op.drop_index("ix_persons_merged_into", table_name="persons")
     op.drop_index("ix_persons_name_trigrams", table_name="persons")
     op.drop_column("persons", "chosen_cover")
@@ -55,6 +58,13 @@ def _expand_tables() -> None:
     op.create_index("ix_persons_name_trigrams", "persons", ["name_trigrams"], postgresql_using="gin")
     op.add_column("persons", sa.Column("chosen_cover", sa.UUID(), nullable=True))
     op.execute("UPDATE persons SET chosen_cover = cover_face_id WHERE cover_by_hand")
+    # Names in the order of their code points, whatever the server's locale: so that beginnings of names are found by the index.
+    op.alter_column("persons", "name_key", type_=sa.Text(collation="C"), existing_nullable=False)
+    # Those never seen have a place in it, so that it holds the order of a page.
+    op.drop_index("ix_persons_last_seen", table_name="persons")
+    op.create_index(
+        "ix_persons_last_seen", "persons", ["library_id", sa.text("coalesce(last_seen, '-infinity')"), "person_id"]
+    )
     op.create_index(
         "ix_persons_merged_into", "persons", ["merged_into"], postgresql_where=sa.text("merged_into IS NOT NULL")
     )
@@ -75,10 +85,10 @@ def _expand_tables() -> None:
     op.create_check_constraint(
         op.f("ck_assignments_choice"), "assignments", _one_of("choice", "PINNED", "CHOSEN", "REFUSED")
     )
-    op.add_column("suggestions", sa.Column("moved_by", sa.UUID(), nullable=True))
     op.add_column("suggestions", sa.Column("moved_from", sa.UUID(), nullable=True))
+    op.add_column("suggestions", sa.Column("dormant", sa.Boolean(), server_default="false", nullable=False))
     op.create_index(
-        "ix_suggestions_moved", "suggestions", ["moved_by"], postgresql_where=sa.text("moved_by IS NOT NULL")
+        "ix_suggestions_moved", "suggestions", ["moved_from"], postgresql_where=sa.text("moved_from IS NOT NULL")
     )
 
 
@@ -123,6 +133,12 @@ def _create_tables() -> None:
         sa.Column("asset_id", sa.Text(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("created_at", TIMESTAMP, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["library_id", "asset_id"],
+            ["assets.library_id", "assets.asset_id"],
+            name=op.f("fk_allowed_doubles_library_id_asset_id"),
+            ondelete="CASCADE",
+        ),
         sa.PrimaryKeyConstraint("library_id", "asset_id", name=op.f("pk_allowed_doubles")),
     )
     op.create_table(

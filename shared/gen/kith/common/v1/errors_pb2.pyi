@@ -20,7 +20,8 @@ Rules that hold for every RPC of every service:
                violations that did not fit.
   Deadlines    10 s if the caller sets none, 60 s at most. A call that cannot end in time is refused at once with
                DEADLINE_EXCEEDED, DEADLINE_TOO_SHORT.
-  Auth         `authorization: Bearer <token>`; the token says which libraries and which verbs (read, write, admin).
+  Auth         `authorization: Bearer <token>`; the token says which libraries and which verbs (read, write, admin). With the
+               verb act_for_others `kith-on-behalf-of` (percent-encoded) names whom the call is for.
   Retries      UNAVAILABLE may be sent again as it is, and so may ABORTED with LOCK_TIMEOUT; RESOURCE_EXHAUSTED after
                RetryInfo's delay; other ABORTED after reading the resource again.
 """

@@ -841,3 +841,45 @@ class ImportFacesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportFacesResponse: _TypeAlias = ImportFacesResponse  # noqa: Y015
+
+@_typing.final
+class SweepCropsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_id", b"library_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepCropsRequest: _TypeAlias = SweepCropsRequest  # noqa: Y015
+
+@_typing.final
+class SweepCropsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DROPPED_COUNT_FIELD_NUMBER: _builtins.int
+    LEFT_COUNT_FIELD_NUMBER: _builtins.int
+    dropped_count: _builtins.int
+    left_count: _builtins.int
+    """Of faces that are gone, when the server looked again. More than 0 if another one went meanwhile."""
+    def __init__(
+        self,
+        *,
+        dropped_count: _builtins.int = ...,
+        left_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_count", b"dropped_count", "left_count", b"left_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepCropsResponse: _TypeAlias = SweepCropsResponse  # noqa: Y015

@@ -80,6 +80,11 @@ class FaceServiceStub:
                 request_serializer=kith_dot_detection_dot_v1_dot_faces__pb2.ImportFacesRequest.SerializeToString,
                 response_deserializer=kith_dot_detection_dot_v1_dot_faces__pb2.ImportFacesResponse.FromString,
                 _registered_method=True)
+        self.SweepCrops = channel.unary_unary(
+                '/kith.detection.v1.FaceService/SweepCrops',
+                request_serializer=kith_dot_detection_dot_v1_dot_faces__pb2.SweepCropsRequest.SerializeToString,
+                response_deserializer=kith_dot_detection_dot_v1_dot_faces__pb2.SweepCropsResponse.FromString,
+                _registered_method=True)
 
 
 class FaceServiceServicer:
@@ -149,6 +154,14 @@ class FaceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SweepCrops(self, request, context):
+        """Drops the crops of faces that are gone, of every library, from the memory of the server that answers. Without it they are kept
+        for their time to live, and handed to nobody. Whoever has to know that none is left asks every server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FaceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +209,11 @@ def add_FaceServiceServicer_to_server(servicer, server):
                     servicer.ImportFaces,
                     request_deserializer=kith_dot_detection_dot_v1_dot_faces__pb2.ImportFacesRequest.FromString,
                     response_serializer=kith_dot_detection_dot_v1_dot_faces__pb2.ImportFacesResponse.SerializeToString,
+            ),
+            'SweepCrops': grpc.unary_unary_rpc_method_handler(
+                    servicer.SweepCrops,
+                    request_deserializer=kith_dot_detection_dot_v1_dot_faces__pb2.SweepCropsRequest.FromString,
+                    response_serializer=kith_dot_detection_dot_v1_dot_faces__pb2.SweepCropsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +460,33 @@ class FaceService:
             '/kith.detection.v1.FaceService/ImportFaces',
             kith_dot_detection_dot_v1_dot_faces__pb2.ImportFacesRequest.SerializeToString,
             kith_dot_detection_dot_v1_dot_faces__pb2.ImportFacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SweepCrops(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.detection.v1.FaceService/SweepCrops',
+            kith_dot_detection_dot_v1_dot_faces__pb2.SweepCropsRequest.SerializeToString,
+            kith_dot_detection_dot_v1_dot_faces__pb2.SweepCropsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,10 @@ class FaceServiceStub:
     """Counts of a library's photos and faces."""
     ImportFaces: _aio.StreamUnaryMultiCallable[_faces_pb2.ImportFacesRequest, _faces_pb2.ImportFacesResponse]
     """Boxes and embeddings made by another system with a declared model version, matched to stored faces by IoU."""
+    SweepCrops: _aio.UnaryUnaryMultiCallable[_faces_pb2.SweepCropsRequest, _faces_pb2.SweepCropsResponse]
+    """Drops the crops of faces that are gone, of every library, from the memory of the server that answers. Without it they are kept
+    for their time to live, and handed to nobody. Whoever has to know that none is left asks every server.
+    """
 
 class FaceServiceServicer:
     """The faces that were found, drawn by hand or imported."""
@@ -99,5 +103,14 @@ class FaceServiceServicer:
         context: _aio.ServicerContext[_abc.AsyncIterator[_faces_pb2.ImportFacesRequest], _abc.Awaitable[_faces_pb2.ImportFacesResponse]],
     ) -> _abc.Awaitable[_faces_pb2.ImportFacesResponse]:
         """Boxes and embeddings made by another system with a declared model version, matched to stored faces by IoU."""
+
+    def SweepCrops(
+        self,
+        request: _faces_pb2.SweepCropsRequest,
+        context: _aio.ServicerContext[_faces_pb2.SweepCropsRequest, _abc.Awaitable[_faces_pb2.SweepCropsResponse]],
+    ) -> _abc.Awaitable[_faces_pb2.SweepCropsResponse]:
+        """Drops the crops of faces that are gone, of every library, from the memory of the server that answers. Without it they are kept
+        for their time to live, and handed to nobody. Whoever has to know that none is left asks every server.
+        """
 
 def add_FaceServiceServicer_to_server(servicer: FaceServiceServicer, server: _aio.Server) -> None: ...

@@ -122,7 +122,7 @@ class AssignmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListExclusions(self, request, context):
-        """What is excluded, by person or face.
+        """What is excluded, by person or face; of a merged person what is excluded from the survivor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class AssignmentServiceStub:
     ExcludeFace: _aio.UnaryUnaryMultiCallable[_assignments_pb2.ExcludeFaceRequest, _assignments_pb2.ExcludeFaceResponse]
     """This face is not that person, for ever. Unassigns it if it is assigned to them."""
     ListExclusions: _aio.UnaryUnaryMultiCallable[_assignments_pb2.ListExclusionsRequest, _assignments_pb2.ListExclusionsResponse]
-    """What is excluded, by person or face."""
+    """What is excluded, by person or face; of a merged person what is excluded from the survivor."""
     DeleteExclusion: _aio.UnaryUnaryMultiCallable[_assignments_pb2.DeleteExclusionRequest, _assignments_pb2.DeleteExclusionResponse]
     """Takes an exclusion back."""
     AllowDoubles: _aio.UnaryUnaryMultiCallable[_assignments_pb2.AllowDoublesRequest, _assignments_pb2.AllowDoublesResponse]
@@ -90,7 +90,7 @@ class AssignmentServiceServicer:
         request: _assignments_pb2.ListExclusionsRequest,
         context: _aio.ServicerContext[_assignments_pb2.ListExclusionsRequest, _abc.Awaitable[_assignments_pb2.ListExclusionsResponse]],
     ) -> _abc.Awaitable[_assignments_pb2.ListExclusionsResponse]:
-        """What is excluded, by person or face."""
+        """What is excluded, by person or face; of a merged person what is excluded from the survivor."""
 
     def DeleteExclusion(
         self,

@@ -101,19 +101,23 @@ class Change(_message.Message):
     undoes: _builtins.str
     """Set on an undo: which change it takes back."""
     cursor: _builtins.str
-    """Position in the library's ledger; for WatchChanges."""
+    """Position in the library's ledger; for WatchChanges. Unset in the answer of UndoChange: a change gets it once it is
+    committed.
+    """
     face_count: _builtins.int
     """How many faces it touched."""
     @_builtins.property
     def person_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Persons it touched, and the first 500 of the faces; ListChangeFaces has them all."""
+        """Persons it touched, and the first 500 of the faces; ListChangeFaces has them all. Persons who were forgotten are left out,
+        with the faces they alone had, and with the reason.
+        """
 
     @_builtins.property
     def face_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def before(self) -> _struct_pb2.Struct:
         """The fields of persons, photos and matchers that changed: {persons: {id: {field: value}}, doubles: {asset_id: allowed},
-        matcher: id}.
+        matcher: id}. `after` {forgotten: true}: it was about somebody who was forgotten, and cannot be undone.
         """
 
     @_builtins.property

@@ -95,7 +95,9 @@ class ChangeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchChanges(self, request, context):
-        """Changes as they happen, from a cursor on, without gap or double. Not subject to the 60 s cap.
+        """Changes as they happen, from a cursor on, without gap or double, in the order of their cursors. Not subject to the 60 s
+        cap. The answer's initial metadata come when the watch has begun: from then on nothing is missed. UNAVAILABLE, DRAINING
+        when the server stops: go on with the last cursor. INVALID_ARGUMENT, PAGE_TOKEN_INVALID for a cursor of another library.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,10 @@ class ChangeServiceStub:
     FAILED_PRECONDITION, CHANGE_NOT_UNDOABLE if it is undone already, or is about a person who was forgotten.
     """
     WatchChanges: _aio.UnaryStreamMultiCallable[_changes_pb2.WatchChangesRequest, _changes_pb2.WatchChangesResponse]
-    """Changes as they happen, from a cursor on, without gap or double. Not subject to the 60 s cap."""
+    """Changes as they happen, from a cursor on, without gap or double, in the order of their cursors. Not subject to the 60 s
+    cap. The answer's initial metadata come when the watch has begun: from then on nothing is missed. UNAVAILABLE, DRAINING
+    when the server stops: go on with the last cursor. INVALID_ARGUMENT, PAGE_TOKEN_INVALID for a cursor of another library.
+    """
 
 class ChangeServiceServicer:
     """The ledger: every change of people and assignments, who made it, and how to take it back."""
@@ -64,6 +67,9 @@ class ChangeServiceServicer:
         request: _changes_pb2.WatchChangesRequest,
         context: _aio.ServicerContext[_changes_pb2.WatchChangesRequest, _abc.AsyncIterator[_changes_pb2.WatchChangesResponse]],
     ) -> _abc.AsyncIterator[_changes_pb2.WatchChangesResponse]:
-        """Changes as they happen, from a cursor on, without gap or double. Not subject to the 60 s cap."""
+        """Changes as they happen, from a cursor on, without gap or double, in the order of their cursors. Not subject to the 60 s
+        cap. The answer's initial metadata come when the watch has begun: from then on nothing is missed. UNAVAILABLE, DRAINING
+        when the server stops: go on with the last cursor. INVALID_ARGUMENT, PAGE_TOKEN_INVALID for a cursor of another library.
+        """
 
 def add_ChangeServiceServicer_to_server(servicer: ChangeServiceServicer, server: _aio.Server) -> None: ...

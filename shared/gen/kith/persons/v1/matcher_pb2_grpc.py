@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class MatcherServiceStub:
-    """A projection learnt on a library's own confirmed faces, that tells its people apart better.
+    """A projection learnt on a library's own confirmed faces, that tells its people apart better. ClusterFaces groups in the
+    space of the active one, while the library works with the model it was learnt in; suggestions, centroids and searches do
+    not use it.
     """
 
     def __init__(self, channel):
@@ -58,18 +60,22 @@ class MatcherServiceStub:
 
 
 class MatcherServiceServicer:
-    """A projection learnt on a library's own confirmed faces, that tells its people apart better.
+    """A projection learnt on a library's own confirmed faces, that tells its people apart better. ClusterFaces groups in the
+    space of the active one, while the library works with the model it was learnt in; suggestions, centroids and searches do
+    not use it.
     """
 
     def TrainMatcher(self, request, context):
-        """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after}.
+        """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after, change_id, cluster_job_id}; the
+        last two are empty and missing where nothing was activated or grouped. TOO_FEW_FACES at once, naming persons, where
+        there are too few to learn from and to measure on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMatcher(self, request, context):
-        """The active matcher, or a given one.
+        """The active matcher, or a given one; NOT_FOUND if none is active.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,7 +89,8 @@ class MatcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ActivateMatcher(self, request, context):
-        """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space.
+        """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space. MODEL_MISMATCH for one
+        learnt in another model's space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +128,9 @@ def add_MatcherServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MatcherService:
-    """A projection learnt on a library's own confirmed faces, that tells its people apart better.
+    """A projection learnt on a library's own confirmed faces, that tells its people apart better. ClusterFaces groups in the
+    space of the active one, while the library works with the model it was learnt in; suggestions, centroids and searches do
+    not use it.
     """
 
     @staticmethod

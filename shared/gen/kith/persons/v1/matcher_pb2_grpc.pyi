@@ -12,34 +12,48 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MatcherServiceStub:
-    """A projection learnt on a library's own confirmed faces, that tells its people apart better."""
+    """A projection learnt on a library's own confirmed faces, that tells its people apart better. ClusterFaces groups in the
+    space of the active one, while the library works with the model it was learnt in; suggestions, centroids and searches do
+    not use it.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TrainMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.TrainMatcherRequest, _matcher_pb2.TrainMatcherResponse]
-    """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after}."""
+    """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after, change_id, cluster_job_id}; the
+    last two are empty and missing where nothing was activated or grouped. TOO_FEW_FACES at once, naming persons, where
+    there are too few to learn from and to measure on.
+    """
     GetMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.GetMatcherRequest, _matcher_pb2.GetMatcherResponse]
-    """The active matcher, or a given one."""
+    """The active matcher, or a given one; NOT_FOUND if none is active."""
     ListMatchers: _aio.UnaryUnaryMultiCallable[_matcher_pb2.ListMatchersRequest, _matcher_pb2.ListMatchersResponse]
     """Every matcher of a library, latest first."""
     ActivateMatcher: _aio.UnaryUnaryMultiCallable[_matcher_pb2.ActivateMatcherRequest, _matcher_pb2.ActivateMatcherResponse]
-    """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space."""
+    """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space. MODEL_MISMATCH for one
+    learnt in another model's space.
+    """
 
 class MatcherServiceServicer:
-    """A projection learnt on a library's own confirmed faces, that tells its people apart better."""
+    """A projection learnt on a library's own confirmed faces, that tells its people apart better. ClusterFaces groups in the
+    space of the active one, while the library works with the model it was learnt in; suggestions, centroids and searches do
+    not use it.
+    """
 
     def TrainMatcher(
         self,
         request: _matcher_pb2.TrainMatcherRequest,
         context: _aio.ServicerContext[_matcher_pb2.TrainMatcherRequest, _abc.Awaitable[_matcher_pb2.TrainMatcherResponse]],
     ) -> _abc.Awaitable[_matcher_pb2.TrainMatcherResponse]:
-        """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after}."""
+        """Learns a matcher, as a job. Job result: {matcher_id, better, activated, before, after, change_id, cluster_job_id}; the
+        last two are empty and missing where nothing was activated or grouped. TOO_FEW_FACES at once, naming persons, where
+        there are too few to learn from and to measure on.
+        """
 
     def GetMatcher(
         self,
         request: _matcher_pb2.GetMatcherRequest,
         context: _aio.ServicerContext[_matcher_pb2.GetMatcherRequest, _abc.Awaitable[_matcher_pb2.GetMatcherResponse]],
     ) -> _abc.Awaitable[_matcher_pb2.GetMatcherResponse]:
-        """The active matcher, or a given one."""
+        """The active matcher, or a given one; NOT_FOUND if none is active."""
 
     def ListMatchers(
         self,
@@ -53,6 +67,8 @@ class MatcherServiceServicer:
         request: _matcher_pb2.ActivateMatcherRequest,
         context: _aio.ServicerContext[_matcher_pb2.ActivateMatcherRequest, _abc.Awaitable[_matcher_pb2.ActivateMatcherResponse]],
     ) -> _abc.Awaitable[_matcher_pb2.ActivateMatcherResponse]:
-        """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space."""
+        """Uses this matcher from now on; an earlier one to roll back, none to use the pack's own space. MODEL_MISMATCH for one
+        learnt in another model's space.
+        """
 
 def add_MatcherServiceServicer_to_server(servicer: MatcherServiceServicer, server: _aio.Server) -> None: ...

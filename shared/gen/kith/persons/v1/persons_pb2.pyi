@@ -304,7 +304,7 @@ class ListPersonsRequest(_message.Message):
     name_prefix: _builtins.str
     """Names that begin so, case and Unicode form aside."""
     name_like: _builtins.str
-    """Names like this one: at least 0.3 of the trigrams of both are common to both."""
+    """Names like this one: of the trigrams of both, at least 0.3 (as the server is set up) are common to both."""
     has_birth_date: _builtins.bool
     """Only with (true) or without (false) a birth date."""
     order: Global___PersonOrder.ValueType
@@ -619,17 +619,20 @@ class ListPeopleRequest(_message.Message):
     PERSONS_ONLY_FIELD_NUMBER: _builtins.int
     MIN_CLUSTER_FACES_FIELD_NUMBER: _builtins.int
     INCLUDE_NOISE_FIELD_NUMBER: _builtins.int
+    INCLUDE_IGNORED_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     page_size: _builtins.int
     """Default 50, at most 500."""
     page_token: _builtins.str
     include_hidden: _builtins.bool
     persons_only: _builtins.bool
-    """Leave the unnamed clusters out."""
+    """Leave out the unnamed clusters, and what comes after them."""
     min_cluster_faces: _builtins.int
-    """Unnamed clusters with fewer faces are left out."""
+    """Unnamed clusters with fewer faces, now or when they were last grouped, are left out."""
     include_noise: _builtins.bool
-    """One more entry at the end, of the faces in no group."""
+    """One more entry after the clusters, of the faces in no group."""
+    include_ignored: _builtins.bool
+    """One more entry at the very end, of the IGNORED faces."""
     def __init__(
         self,
         *,
@@ -640,10 +643,11 @@ class ListPeopleRequest(_message.Message):
         persons_only: _builtins.bool = ...,
         min_cluster_faces: _builtins.int = ...,
         include_noise: _builtins.bool = ...,
+        include_ignored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_hidden", b"include_hidden", "include_noise", b"include_noise", "library_id", b"library_id", "min_cluster_faces", b"min_cluster_faces", "page_size", b"page_size", "page_token", b"page_token", "persons_only", b"persons_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_hidden", b"include_hidden", "include_ignored", b"include_ignored", "include_noise", b"include_noise", "library_id", b"library_id", "min_cluster_faces", b"min_cluster_faces", "page_size", b"page_size", "page_token", b"page_token", "persons_only", b"persons_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -658,6 +662,7 @@ class PeopleEntry(_message.Message):
     PERSON_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     NOISE_FIELD_NUMBER: _builtins.int
+    IGNORED_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     FACE_COUNT_FIELD_NUMBER: _builtins.int
     COVER_FACE_ID_FIELD_NUMBER: _builtins.int
@@ -667,6 +672,8 @@ class PeopleEntry(_message.Message):
     cluster_id: _builtins.str
     noise: _builtins.bool
     """The faces in no group."""
+    ignored: _builtins.bool
+    """The faces that were put aside as IGNORED."""
     display_name: _builtins.str
     """The person's name, or "Unnamed 12"."""
     face_count: _builtins.int
@@ -681,17 +688,18 @@ class PeopleEntry(_message.Message):
         person_id: _builtins.str = ...,
         cluster_id: _builtins.str = ...,
         noise: _builtins.bool = ...,
+        ignored: _builtins.bool = ...,
         display_name: _builtins.str = ...,
         face_count: _builtins.int = ...,
         cover_face_id: _builtins.str = ...,
         first_seen: _timestamp_pb2.Timestamp | None = ...,
         last_seen: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "first_seen", b"first_seen", "identity", b"identity", "last_seen", b"last_seen", "noise", b"noise", "person_id", b"person_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "first_seen", b"first_seen", "identity", b"identity", "ignored", b"ignored", "last_seen", b"last_seen", "noise", b"noise", "person_id", b"person_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cover_face_id", b"cover_face_id", "display_name", b"display_name", "face_count", b"face_count", "first_seen", b"first_seen", "identity", b"identity", "last_seen", b"last_seen", "noise", b"noise", "person_id", b"person_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cover_face_id", b"cover_face_id", "display_name", b"display_name", "face_count", b"face_count", "first_seen", b"first_seen", "identity", b"identity", "ignored", b"ignored", "last_seen", b"last_seen", "noise", b"noise", "person_id", b"person_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_identity: _TypeAlias = _typing.Literal["person_id", "cluster_id", "noise"]  # noqa: Y015
+    _WhichOneofReturnType_identity: _TypeAlias = _typing.Literal["person_id", "cluster_id", "noise", "ignored"]  # noqa: Y015
     _WhichOneofArgType_identity: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_identity) -> _WhichOneofReturnType_identity | None: ...
 
@@ -974,7 +982,9 @@ class ForgetPersonRequest(_message.Message):
     etag: _builtins.str
     """Required."""
     delete_faces: _builtins.bool
-    """Also delete the person's faces and vectors, not only what says whose they are."""
+    """Also delete the person's faces, with their vectors and crops, not only what says whose they are. The photos stay: detected
+    anew (`redetect`) they show the faces again, as faces of nobody.
+    """
     request_id: _builtins.str
     def __init__(
         self,
@@ -1012,3 +1022,121 @@ class ForgetPersonResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForgetPersonResponse: _TypeAlias = ForgetPersonResponse  # noqa: Y015
+
+@_typing.final
+class GetReceiptRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    person_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+        person_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_id", b"library_id", "person_id", b"person_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptRequest: _TypeAlias = GetReceiptRequest  # noqa: Y015
+
+@_typing.final
+class GetReceiptResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> Global___Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: Global___Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015
+
+@_typing.final
+class Receipt(_message.Message):
+    """What was removed of a person: nothing of them is kept but the id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    FACES_DELETED_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    STORES_FIELD_NUMBER: _builtins.int
+    person_id: _builtins.str
+    library_id: _builtins.str
+    job_id: _builtins.str
+    faces_deleted: _builtins.bool
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """Set once every store was read back and held nothing of the person."""
+
+    @_builtins.property
+    def stores(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreReceipt]: ...
+    def __init__(
+        self,
+        *,
+        person_id: _builtins.str = ...,
+        library_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        faces_deleted: _builtins.bool = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
+        stores: _abc.Iterable[Global___StoreReceipt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "faces_deleted", b"faces_deleted", "job_id", b"job_id", "library_id", b"library_id", "person_id", b"person_id", "stores", b"stores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class StoreReceipt(_message.Message):
+    """One store: a table of PostgreSQL (postgres.<table>), a collection of Qdrant (qdrant.<collection>), or the crops in the memory of
+    the detection servers (detection.crops).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    DELETED_COUNT_FIELD_NUMBER: _builtins.int
+    VERIFY_TIME_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    deleted_count: _builtins.int
+    """Rows removed, or rid of what said who the person was; points removed or rewritten; crops dropped."""
+    @_builtins.property
+    def verify_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        deleted_count: _builtins.int = ...,
+        verify_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verify_time", b"verify_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_count", b"deleted_count", "store", b"store", "verify_time", b"verify_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreReceipt: _TypeAlias = StoreReceipt  # noqa: Y015

@@ -95,6 +95,11 @@ class PersonServiceStub:
                 request_serializer=kith_dot_persons_dot_v1_dot_persons__pb2.ForgetPersonRequest.SerializeToString,
                 response_deserializer=kith_dot_persons_dot_v1_dot_persons__pb2.ForgetPersonResponse.FromString,
                 _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/kith.persons.v1.PersonService/GetReceipt',
+                request_serializer=kith_dot_persons_dot_v1_dot_persons__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=kith_dot_persons_dot_v1_dot_persons__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
 
 
 class PersonServiceServicer:
@@ -152,14 +157,16 @@ class PersonServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPeople(self, request, context):
-        """Persons and unnamed clusters in one list, persons first, by face count.
+        """Persons and unnamed clusters in one list: persons first, by face count, then clusters, by how many faces they had when they
+        were last grouped (an order that stands while their faces are named). What an entry shows is of now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPersonPhotos(self, request, context):
-        """A person's photos by capture date, with the person's boxes in them.
+        """A person's photos by capture date (unknown ones last), with the boxes of the person's ACTIVE faces; of a merged person the
+        survivor's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,8 +187,19 @@ class PersonServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForgetPerson(self, request, context):
-        """Removes a person and everything derived from them in every store, provably. Not undoable.
+        """Removes a person, with all who became part of them, and everything derived from them, in every store, provably. Not undoable.
+        From this call on nobody works with the person any more (PERSON_NOT_ACTIVE, then NOT_FOUND). A merged one is forgotten with
+        whom they are part of. What is kept: this receipt (bare ids, counts, times); that there was a change, when and by whom, but
+        nothing of what it changed; and what changes did to others. The same person again, also years later, with any etag or
+        request_id: the same job, or, if that failed or was cancelled, a new one that goes on with it.
         Job result: the receipt {stores: [{store, deleted, verified_at}]}.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceipt(self, request, context):
+        """What was removed of a person who was forgotten, or is being; kept for ever. NOT_FOUND if they were not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +267,11 @@ def add_PersonServiceServicer_to_server(servicer, server):
                     servicer.ForgetPerson,
                     request_deserializer=kith_dot_persons_dot_v1_dot_persons__pb2.ForgetPersonRequest.FromString,
                     response_serializer=kith_dot_persons_dot_v1_dot_persons__pb2.ForgetPersonResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=kith_dot_persons_dot_v1_dot_persons__pb2.GetReceiptRequest.FromString,
+                    response_serializer=kith_dot_persons_dot_v1_dot_persons__pb2.GetReceiptResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -576,6 +599,33 @@ class PersonService:
             '/kith.persons.v1.PersonService/ForgetPerson',
             kith_dot_persons_dot_v1_dot_persons__pb2.ForgetPersonRequest.SerializeToString,
             kith_dot_persons_dot_v1_dot_persons__pb2.ForgetPersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.persons.v1.PersonService/GetReceipt',
+            kith_dot_persons_dot_v1_dot_persons__pb2.GetReceiptRequest.SerializeToString,
+            kith_dot_persons_dot_v1_dot_persons__pb2.GetReceiptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,17 +32,27 @@ class PersonServiceStub:
     `birth_date` does not decide. UndoChange takes it back at any time.
     """
     ListPeople: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPeopleRequest, _persons_pb2.ListPeopleResponse]
-    """Persons and unnamed clusters in one list, persons first, by face count."""
+    """Persons and unnamed clusters in one list: persons first, by face count, then clusters, by how many faces they had when they
+    were last grouped (an order that stands while their faces are named). What an entry shows is of now.
+    """
     ListPersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.ListPersonPhotosRequest, _persons_pb2.ListPersonPhotosResponse]
-    """A person's photos by capture date, with the person's boxes in them."""
+    """A person's photos by capture date (unknown ones last), with the boxes of the person's ACTIVE faces; of a merged person the
+    survivor's.
+    """
     RemovePersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.RemovePersonPhotosRequest, _persons_pb2.RemovePersonPhotosResponse]
     """Unassigns the person's faces in these photos, and no others."""
     MovePersonPhotos: _aio.UnaryUnaryMultiCallable[_persons_pb2.MovePersonPhotosRequest, _persons_pb2.MovePersonPhotosResponse]
     """Gives the person's faces in these photos to another person, who may be new."""
     ForgetPerson: _aio.UnaryUnaryMultiCallable[_persons_pb2.ForgetPersonRequest, _persons_pb2.ForgetPersonResponse]
-    """Removes a person and everything derived from them in every store, provably. Not undoable.
+    """Removes a person, with all who became part of them, and everything derived from them, in every store, provably. Not undoable.
+    From this call on nobody works with the person any more (PERSON_NOT_ACTIVE, then NOT_FOUND). A merged one is forgotten with
+    whom they are part of. What is kept: this receipt (bare ids, counts, times); that there was a change, when and by whom, but
+    nothing of what it changed; and what changes did to others. The same person again, also years later, with any etag or
+    request_id: the same job, or, if that failed or was cancelled, a new one that goes on with it.
     Job result: the receipt {stores: [{store, deleted, verified_at}]}.
     """
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_persons_pb2.GetReceiptRequest, _persons_pb2.GetReceiptResponse]
+    """What was removed of a person who was forgotten, or is being; kept for ever. NOT_FOUND if they were not."""
 
 class PersonServiceServicer:
     """The people of a library."""
@@ -103,14 +113,18 @@ class PersonServiceServicer:
         request: _persons_pb2.ListPeopleRequest,
         context: _aio.ServicerContext[_persons_pb2.ListPeopleRequest, _abc.Awaitable[_persons_pb2.ListPeopleResponse]],
     ) -> _abc.Awaitable[_persons_pb2.ListPeopleResponse]:
-        """Persons and unnamed clusters in one list, persons first, by face count."""
+        """Persons and unnamed clusters in one list: persons first, by face count, then clusters, by how many faces they had when they
+        were last grouped (an order that stands while their faces are named). What an entry shows is of now.
+        """
 
     def ListPersonPhotos(
         self,
         request: _persons_pb2.ListPersonPhotosRequest,
         context: _aio.ServicerContext[_persons_pb2.ListPersonPhotosRequest, _abc.Awaitable[_persons_pb2.ListPersonPhotosResponse]],
     ) -> _abc.Awaitable[_persons_pb2.ListPersonPhotosResponse]:
-        """A person's photos by capture date, with the person's boxes in them."""
+        """A person's photos by capture date (unknown ones last), with the boxes of the person's ACTIVE faces; of a merged person the
+        survivor's.
+        """
 
     def RemovePersonPhotos(
         self,
@@ -131,8 +145,19 @@ class PersonServiceServicer:
         request: _persons_pb2.ForgetPersonRequest,
         context: _aio.ServicerContext[_persons_pb2.ForgetPersonRequest, _abc.Awaitable[_persons_pb2.ForgetPersonResponse]],
     ) -> _abc.Awaitable[_persons_pb2.ForgetPersonResponse]:
-        """Removes a person and everything derived from them in every store, provably. Not undoable.
+        """Removes a person, with all who became part of them, and everything derived from them, in every store, provably. Not undoable.
+        From this call on nobody works with the person any more (PERSON_NOT_ACTIVE, then NOT_FOUND). A merged one is forgotten with
+        whom they are part of. What is kept: this receipt (bare ids, counts, times); that there was a change, when and by whom, but
+        nothing of what it changed; and what changes did to others. The same person again, also years later, with any etag or
+        request_id: the same job, or, if that failed or was cancelled, a new one that goes on with it.
         Job result: the receipt {stores: [{store, deleted, verified_at}]}.
         """
+
+    def GetReceipt(
+        self,
+        request: _persons_pb2.GetReceiptRequest,
+        context: _aio.ServicerContext[_persons_pb2.GetReceiptRequest, _abc.Awaitable[_persons_pb2.GetReceiptResponse]],
+    ) -> _abc.Awaitable[_persons_pb2.GetReceiptResponse]:
+        """What was removed of a person who was forgotten, or is being; kept for ever. NOT_FOUND if they were not."""
 
 def add_PersonServiceServicer_to_server(servicer: PersonServiceServicer, server: _aio.Server) -> None: ...

@@ -96,6 +96,9 @@ class Prototype(_message.Message):
     era: _types_pb2.Era.ValueType
     """ERA_UNSPECIFIED if the birth or capture date is unknown."""
     pinned: _builtins.bool
+    """Whether it is the one of its era. Of two pins that a new birth date brings into one era the better is, the other stays a
+    prototype.
+    """
     quality: _builtins.float
     """0..1."""
     choice: Global___PrototypeChoice.ValueType
@@ -197,8 +200,11 @@ class CreatePrototypeResponse(_message.Message):
     PROTOTYPE_FIELD_NUMBER: _builtins.int
     CHANGE_ID_FIELD_NUMBER: _builtins.int
     change_id: _builtins.str
+    """Empty if nothing changed; so in every answer of this service."""
     @_builtins.property
-    def prototype(self) -> Global___Prototype: ...
+    def prototype(self) -> Global___Prototype:
+        """Unset if the face has no embedding of the library's active model."""
+
     def __init__(
         self,
         *,
@@ -341,7 +347,9 @@ class UnpinPrototypeResponse(_message.Message):
     CHANGE_ID_FIELD_NUMBER: _builtins.int
     change_id: _builtins.str
     @_builtins.property
-    def prototype(self) -> Global___Prototype: ...
+    def prototype(self) -> Global___Prototype:
+        """Unset if it is no prototype now."""
+
     def __init__(
         self,
         *,
@@ -389,6 +397,7 @@ class RecomputePrototypesResponse(_message.Message):
     PROTOTYPES_FIELD_NUMBER: _builtins.int
     CHANGE_ID_FIELD_NUMBER: _builtins.int
     change_id: _builtins.str
+    """Always empty: nothing that a human decided is changed, so the ledger has nothing to undo."""
     @_builtins.property
     def prototypes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prototype]: ...
     def __init__(
@@ -437,6 +446,7 @@ class EraCoverage(_message.Message):
     PROTOTYPE_COUNT_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     era: _types_pb2.Era.ValueType
+    """Told from birth date and capture date, each as precisely as it is known, and never guessed from the face."""
     face_count: _builtins.int
     prototype_count: _builtins.int
     pinned: _builtins.bool

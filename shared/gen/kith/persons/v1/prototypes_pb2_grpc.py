@@ -84,14 +84,15 @@ class PrototypeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreatePrototype(self, request, context):
-        """Makes an assigned face a prototype of its person, and one that stays.
+        """Makes an assigned face a prototype of its person, and one that stays. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if it is
+        nobody's; so for all calls that name a face.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeletePrototype(self, request, context):
-        """This face is no prototype, and is not to be chosen again.
+        """This face is no prototype and is never to be one, whether it is one now or not. CreatePrototype takes that back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +106,8 @@ class PrototypeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnpinPrototype(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Takes a pin back: whether the face is a prototype is again a matter of what it is worth.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -18,12 +18,15 @@ class PrototypeServiceStub:
     ListPrototypes: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.ListPrototypesRequest, _prototypes_pb2.ListPrototypesResponse]
     """A person's prototypes, pinned ones first, then by role and quality."""
     CreatePrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.CreatePrototypeRequest, _prototypes_pb2.CreatePrototypeResponse]
-    """Makes an assigned face a prototype of its person, and one that stays."""
+    """Makes an assigned face a prototype of its person, and one that stays. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if it is
+    nobody's; so for all calls that name a face.
+    """
     DeletePrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.DeletePrototypeRequest, _prototypes_pb2.DeletePrototypeResponse]
-    """This face is no prototype, and is not to be chosen again."""
+    """This face is no prototype and is never to be one, whether it is one now or not. CreatePrototype takes that back."""
     PinPrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.PinPrototypeRequest, _prototypes_pb2.PinPrototypeResponse]
     """Keeps a face as the prototype of its era, whatever is recomputed. One per era: a pin takes the place of an earlier one."""
     UnpinPrototype: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.UnpinPrototypeRequest, _prototypes_pb2.UnpinPrototypeResponse]
+    """Takes a pin back: whether the face is a prototype is again a matter of what it is worth."""
     RecomputePrototypes: _aio.UnaryUnaryMultiCallable[_prototypes_pb2.RecomputePrototypesRequest, _prototypes_pb2.RecomputePrototypesResponse]
     """Chooses a person's prototypes anew; what a human chose, pinned or refused stays so. For a human to ask at once: it happens
     by itself soon after faces come or go.
@@ -46,14 +49,16 @@ class PrototypeServiceServicer:
         request: _prototypes_pb2.CreatePrototypeRequest,
         context: _aio.ServicerContext[_prototypes_pb2.CreatePrototypeRequest, _abc.Awaitable[_prototypes_pb2.CreatePrototypeResponse]],
     ) -> _abc.Awaitable[_prototypes_pb2.CreatePrototypeResponse]:
-        """Makes an assigned face a prototype of its person, and one that stays."""
+        """Makes an assigned face a prototype of its person, and one that stays. FAILED_PRECONDITION, FACE_NOT_ASSIGNED if it is
+        nobody's; so for all calls that name a face.
+        """
 
     def DeletePrototype(
         self,
         request: _prototypes_pb2.DeletePrototypeRequest,
         context: _aio.ServicerContext[_prototypes_pb2.DeletePrototypeRequest, _abc.Awaitable[_prototypes_pb2.DeletePrototypeResponse]],
     ) -> _abc.Awaitable[_prototypes_pb2.DeletePrototypeResponse]:
-        """This face is no prototype, and is not to be chosen again."""
+        """This face is no prototype and is never to be one, whether it is one now or not. CreatePrototype takes that back."""
 
     def PinPrototype(
         self,
@@ -66,7 +71,8 @@ class PrototypeServiceServicer:
         self,
         request: _prototypes_pb2.UnpinPrototypeRequest,
         context: _aio.ServicerContext[_prototypes_pb2.UnpinPrototypeRequest, _abc.Awaitable[_prototypes_pb2.UnpinPrototypeResponse]],
-    ) -> _abc.Awaitable[_prototypes_pb2.UnpinPrototypeResponse]: ...
+    ) -> _abc.Awaitable[_prototypes_pb2.UnpinPrototypeResponse]:
+        """Takes a pin back: whether the face is a prototype is again a matter of what it is worth."""
 
     def RecomputePrototypes(
         self,

@@ -32,7 +32,9 @@ class _SuggestionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sugge
     SUGGESTION_STATE_ACCEPTED: _SuggestionState.ValueType  # 2
     SUGGESTION_STATE_REJECTED: _SuggestionState.ValueType  # 3
     SUGGESTION_STATE_EXPIRED: _SuggestionState.ValueType  # 4
-    """The question no longer stands: the face or the person changed, or it grew old."""
+    """The question no longer stands: the face or the person changed, or it grew old. It may be opened again, e.g. when a person
+    who was deleted comes back.
+    """
 
 class SuggestionState(_SuggestionState, metaclass=_SuggestionStateEnumTypeWrapper): ...
 
@@ -41,7 +43,9 @@ SUGGESTION_STATE_PENDING: SuggestionState.ValueType  # 1
 SUGGESTION_STATE_ACCEPTED: SuggestionState.ValueType  # 2
 SUGGESTION_STATE_REJECTED: SuggestionState.ValueType  # 3
 SUGGESTION_STATE_EXPIRED: SuggestionState.ValueType  # 4
-"""The question no longer stands: the face or the person changed, or it grew old."""
+"""The question no longer stands: the face or the person changed, or it grew old. It may be opened again, e.g. when a person
+who was deleted comes back.
+"""
 Global___SuggestionState: _TypeAlias = SuggestionState  # noqa: Y015
 
 class _SuggestionMethod:
@@ -99,6 +103,7 @@ class Evidence(_message.Message):
     EXEMPLARS_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
     ERA_SCORE_FIELD_NUMBER: _builtins.int
+    SAME_PHOTO_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Best cosine over the person's prototypes and centroids."""
     margin: _builtins.float
@@ -110,6 +115,8 @@ class Evidence(_message.Message):
     """Quality of the face, 0..1."""
     era_score: _builtins.float
     """1 if face and exemplar are of the same era, less with distance; unset if unknown."""
+    same_photo: _builtins.bool
+    """The person has another face in this photo already; so a machine does not assign it."""
     @_builtins.property
     def exemplars(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExemplarMatch]:
         """The person's faces most like it, best first, at most 5."""
@@ -124,10 +131,11 @@ class Evidence(_message.Message):
         exemplars: _abc.Iterable[Global___ExemplarMatch] | None = ...,
         quality: _builtins.float = ...,
         era_score: _builtins.float | None = ...,
+        same_photo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_era_score", b"_era_score", "_margin", b"_margin", "era_score", b"era_score", "margin", b"margin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_era_score", b"_era_score", "_margin", b"_margin", "era_score", b"era_score", "exemplars", b"exemplars", "margin", b"margin", "quality", b"quality", "runner_up_person_id", b"runner_up_person_id", "score", b"score", "support", b"support"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_era_score", b"_era_score", "_margin", b"_margin", "era_score", b"era_score", "exemplars", b"exemplars", "margin", b"margin", "quality", b"quality", "runner_up_person_id", b"runner_up_person_id", "same_photo", b"same_photo", "score", b"score", "support", b"support"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__era_score: _TypeAlias = _typing.Literal["era_score"]  # noqa: Y015
     _WhichOneofArgType__era_score: _TypeAlias = _typing.Literal["_era_score", b"_era_score"]  # noqa: Y015
@@ -186,6 +194,7 @@ class Suggestion(_message.Message):
     face_id: _builtins.str
     asset_id: _builtins.str
     person_id: _builtins.str
+    """Open questions follow people: when this person becomes part of another it changes to that one, and back if that is undone."""
     confidence: _builtins.float
     """Probability that the answer is yes, 0..1, calibrated."""
     method: Global___SuggestionMethod.ValueType

@@ -1,0 +1,152 @@
+"""Taking a change back, at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.engine import Row
+
+from services.persons.domain.model import Change, ChangeKind, PersonsDeps
+from services.persons.domain.people import decides_derived, write_fields
+from services.persons.domain.reverting import Left, Reversal, plan_reversal
+from services.persons.domain.settling import settle_change
+from services.persons.repository.assignments import lock_standings
+from services.persons.repository.change_items import ExclusionItem, FaceItem, list_exclusion_items, list_face_items
+from services.persons.repository.changes import lock_change, mark_undone, record_change
+from services.persons.repository.doubles import read_doubles, write_doubles
+from services.persons.repository.exclusions import list_exclusions_of, make_exclusions, take_back_exclusions
+from services.persons.repository.matchers import lock_active_matcher, set_active_matcher
+from services.persons.repository.merging import list_links
+from services.persons.repository.moves import move_faces
+from services.persons.repository.receipts import find_receipts
+from shared.caller import Caller
+from shared.db.engine import Transaction
+from shared.errors import PreconditionFailed, Reason
+from shared.jobs.asking import follow_people_later
+from shared.jobs.model import ItemFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """A change to take back. ``kind``: what to enter it as."""
+
+    library_id: str
+    change_id: UUID
+    reason: str = ""
+    kind: ChangeKind = ChangeKind.UNDONE
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeUndone:
+    """The undo's own change (None if there was nothing left to revert), how much it reverted, and what it left alone."""
+
+    change_id: UUID | None
+    reverted: int
+    skipped: list[ItemFailure]
+
+
+async def undo_change(tx: Transaction, deps: PersonsDeps, command: Undo, caller: Caller) -> ChangeUndone:
+    """Take back what is still as the change left it, in a fixed number of statements whatever the number of faces.
+
+    Raises :class:`NotFound`, and :class:`PreconditionFailed` with CHANGE_NOT_UNDOABLE for what is undone already or about a
+    person who was forgotten.
+    """
+    row = await lock_change(tx, command.library_id, command.change_id)
+    _refuse_undone(row)
+    faces = await list_face_items(tx, command.change_id)
+    exclusions = await list_exclusion_items(tx, command.change_id)
+    left = await _lock_left(tx, command, row, faces, exclusions)
+    made = plan_reversal(left)
+    if not made.count:
+        return ChangeUndone(None, 0, made.skipped)
+    change = _describe(command, row, made)
+    change_id = await record_change(tx, deps, command.library_id, change, caller)
+    await take_back_exclusions(tx, change_id, [row.exclusion_id for row in made.take_back])
+    await move_faces(tx, deps.clock, command.library_id, change_id, made.moves)
+    await make_exclusions(tx, command.library_id, change_id, made.exclude)
+    for person_id, (_, then) in sorted(made.persons.items()):
+        await write_fields(tx, deps, person_id, then)
+    if made.doubles:
+        await write_doubles(tx, deps.clock, command.library_id, made.doubles, caller.subject)
+    if made.matcher is not None:
+        await set_active_matcher(tx, deps.clock, command.library_id, made.matcher[1])
+    await mark_undone(tx, command.change_id, row.undoes, change_id)
+    people = list(change.person_ids)
+    await follow_people_later(tx, deps.ids, deps.clock, command.library_id, people, caller.subject)
+    face_ids = [move.face_id for move in made.moves]
+    touched = [person_id for person_id, (_, then) in made.persons.items() if decides_derived(then)]
+    await settle_change(tx, deps, command.library_id, change_id, face_ids, touched)
+    return ChangeUndone(change_id, made.count, made.skipped)
+
+
+async def _lock_left(
+    tx: Transaction, command: Undo, row: Row[Any], faces: list[FaceItem], exclusions: list[ExclusionItem]
+) -> Left:
+    face_ids = {item.face_id for item in faces} | {item.exclusion.face_id for item in exclusions}
+    # With everybody they have become part of since; a chain that grows while we wait is refused by whoever follows it.
+    links = await list_links(tx, _list_people(row, faces, exclusions))
+    standings, people = await lock_standings(tx, command.library_id, face_ids, links.keys())
+    # Somebody who is being forgotten is gone already, as far as an undo can tell.
+    forgotten = await find_receipts(tx, people)
+    return Left(
+        before=row.before,
+        after=row.after,
+        faces=faces,
+        exclusions=exclusions,
+        standings=standings,
+        people={person_id: person for person_id, person in people.items() if person_id not in forgotten},
+        excluded=await list_exclusions_of(tx, face_ids),
+        doubles=frozenset(await read_doubles(tx, command.library_id, list(row.after.get("doubles", {})))),
+        matcher=await lock_active_matcher(tx, command.library_id) if "matcher" in row.after else None,
+    )
+
+
+def _list_people(row: Row[Any], faces: Iterable[FaceItem], exclusions: Iterable[ExclusionItem]) -> set[UUID]:
+    people = set(row.person_ids)
+    people |= {hold.person_id for item in faces for hold in (item.before, item.after) if hold}
+    people |= {item.exclusion.person_id for item in exclusions}
+    for fields in (*row.before.get("persons", {}).values(), *row.after.get("persons", {}).values()):
+        if fields.get("merged_into"):
+            people.add(UUID(fields["merged_into"]))
+    return people
+
+
+def _describe(command: Undo, row: Row[Any], made: Reversal) -> Change:
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    if made.persons:
+        before["persons"] = {str(person_id): now for person_id, (now, _) in made.persons.items()}
+        after["persons"] = {str(person_id): then for person_id, (_, then) in made.persons.items()}
+    if made.doubles:
+        before["doubles"] = {asset_id: not allowed for asset_id, allowed in made.doubles.items()}
+        after["doubles"] = made.doubles
+    if made.matcher is not None:
+        before["matcher"], after["matcher"] = made.matcher
+    moved = [move.face_id for move in made.moves]
+    freed = [row.face_id for row in (*made.take_back, *made.exclude)]
+    given = {move.hold.person_id for move in made.moves if move.hold}
+    return Change(
+        command.kind,
+        person_ids={*row.person_ids, *given},
+        face_ids=list(dict.fromkeys((*moved, *freed))),
+        before=before,
+        after=after,
+        reason=command.reason,
+        undoes=row.change_id,
+    )
+
+
+def _refuse_undone(row: Row[Any]) -> None:
+    """Raise :class:`PreconditionFailed` for a change that is undone already or can never be."""
+    forgotten = row.kind == ChangeKind.PERSON_FORGOTTEN.value or "forgotten" in row.after
+    if row.undone_by is None and not forgotten:
+        return
+    told = "is about a person who was forgotten" if forgotten else f"is undone already, by '{row.undone_by}'"
+    raise PreconditionFailed(
+        f"change '{row.change_id}' {told}",
+        reason=Reason.CHANGE_NOT_UNDOABLE,
+        metadata={"change_id": str(row.change_id), "kind": row.kind, "undone_by": str(row.undone_by or "")},
+    )

@@ -1,0 +1,348 @@
+"""A person of whom there is something in every store, and ways to look for it: for tests of forgetting them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from sqlalchemy import insert, text, update
+
+from kith.common.v1 import types_pb2
+from kith.persons.v1 import assignments_pb2, persons_pb2
+from services.clustering.wiring import build_handlers as clustering_handlers
+from services.detection.domain.model import DetectionDeps
+from services.detection.domain.ports import CropsSwept
+from services.detection.forgetting_jobs import ForgetFacesHandler
+from services.persons.adapters.points import IndexedPoints
+from services.persons.domain.forgetting import FORGET_PERSON
+from services.persons.forgetting_jobs import ForgetPersonHandler
+from services.persons.wiring import build_deps
+from services.suggestions.domain.model import Evidence, ExemplarMatch, Question, SuggestionMethod, SuggestionsDeps
+from services.suggestions.forgetting_jobs import ForgetSuggestionsHandler
+from services.suggestions.repository.questions import store_questions
+from shared.db.outbox import PointKind, queue_points
+from shared.db.tables_clustering import centroids
+from shared.db.tables_detection import models
+from shared.db.tables_persons import matchers
+from shared.db.tables_shared import jobs
+from shared.db.tables_suggestions import reviews, suggestions
+from shared.faces.embeddings import encode_embedding
+from shared.foundation import Foundation
+from shared.jobs.execution import JobHandler, SliceExecutor
+from shared.jobs.forgetting import FORGET_CENTROIDS, FORGET_FACES, FORGET_SUGGESTIONS
+from shared.jobs.model import NewJob
+from shared.jobs.repository import create_job, find_ready_slices
+from shared.jobs.watch import JobWatch
+from shared.rpc.channel import translate_errors
+from shared.vectors.relay import Relay
+from tests.integration.library import MODEL, SeededFaces, random_vectors, seed_faces
+from tests.integration.persons.ledger import Ledger
+
+NAME = "Wilhelmina Q. Zyx"
+OLD_NAME = "Minna Vielliebchen"
+MERGED_NAME = "Mina 'the' \"Quoted\""
+SECRET = "zyzzyva"
+OLD_MODEL = "old_model"
+VECTORS = random_vectors(24, seed=3)
+
+
+class NoCrops:
+    """Detection servers without a crop; counts how often they were asked."""
+
+    def __init__(self) -> None:
+        self.sweeps = 0
+
+    async def sweep(self, library_id: str) -> CropsSwept:
+        self.sweeps += 1
+        return CropsSwept(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Her, whoever became part of her, and Bert, from and to whom faces went."""
+
+    ledger: Ledger
+    seeded: SeededFaces
+    her: str
+    part: str
+    bert: str
+    to_bert: str
+    undone_merge: str
+    carl: str
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.her, self.part]
+
+    def traces(self) -> list[str]:
+        """Everything that must not be found any more, but for the ids."""
+        return [NAME, OLD_NAME, "Quoted", SECRET]
+
+
+async def make_world(base: Foundation, ledger: Ledger) -> World:
+    """Faces 0..7 come to her, 5 goes on to Bert; 12 is excluded, 13..15 are asked about in every state."""
+    seeded = await seed_faces(base, VECTORS)
+    face = seeded.face_ids
+    her = (await ledger.people.CreatePerson(_create(OLD_NAME))).person.id
+    part = (await ledger.people.CreatePerson(_create(MERGED_NAME))).person.id
+    bert = (await ledger.create("Bert")).person.id
+    carl = (await ledger.create("Carl")).person.id
+    await ledger.people.UpdatePerson(
+        persons_pb2.UpdatePersonRequest(
+            person=persons_pb2.Person(
+                id=her,
+                name=NAME,
+                notes=f"likes {SECRET}",
+                birth_date=types_pb2.Date(year=1950),
+                external_ids={"crm": f"{SECRET}-7"},
+            ),
+            update_mask=FieldMask(paths=["name", "notes", "birth_date", "external_ids"]),
+            request_id=str(uuid4()),
+        )
+    )
+    for person, numbers in ((her, range(6)), (part, (6, 7)), (bert, (8, 9)), (carl, (10,))):
+        for number in numbers:
+            await assign(ledger, face[number], person, f"as {NAME} said" if person == bert else "")
+    await ledger.assignments.ExcludeFace(
+        assignments_pb2.ExcludeFaceRequest(face_id=str(face[12]), person_id=her, request_id=str(uuid4()))
+    )
+    await merge(ledger, her, part)
+    undone = await merge(ledger, her, carl)
+    await ledger.undo(undone)
+    held = await read_etag(base, face[5])
+    to_bert = await assign(ledger, face[5], bert, f"not {NAME.upper()}", held)
+    await _ask(base, seeded, UUID(her), UUID(bert))
+    await _average(base, UUID(her))
+    await _mention(base, her)
+    return World(ledger, seeded, her, part, bert, to_bert, undone, carl)
+
+
+async def assign(ledger: Ledger, face_id: UUID, person_id: str, reason: str = "", etag: str = "") -> str:
+    """Give a face to a person; answers the change."""
+    request = assignments_pb2.AssignFaceRequest(
+        face_id=str(face_id), person_id=person_id, reason=reason, etag=etag, request_id=str(uuid4())
+    )
+    async with translate_errors("persons"):
+        return (await ledger.assignments.AssignFace(request)).change_id
+
+
+async def read_etag(base: Foundation, face_id: UUID) -> str:
+    """The etag of a face's assignment."""
+    async with base.database.transaction() as tx:
+        return str(await tx.scalar(text("SELECT version FROM assignments WHERE face_id = :id"), {"id": face_id}))
+
+
+async def merge(ledger: Ledger, survivor: str, merged: str) -> str:
+    """Make one person part of another; answers the change."""
+    etags = [
+        (await ledger.people.GetPerson(persons_pb2.GetPersonRequest(person_id=person))).person.etag
+        for person in (survivor, merged)
+    ]
+    request = persons_pb2.MergePersonsRequest(
+        survivor_id=survivor, survivor_etag=etags[0], merged_id=merged, merged_etag=etags[1], request_id=str(uuid4())
+    )
+    return (await ledger.people.MergePersons(request)).change_id
+
+
+def _create(name: str) -> persons_pb2.CreatePersonRequest:
+    return persons_pb2.CreatePersonRequest(person=persons_pb2.Person(name=name), request_id=str(uuid4()))
+
+
+async def _ask(base: Foundation, seeded: SeededFaces, her: UUID, bert: UUID) -> None:
+    """Questions about her in every state, with an answer, and one about Bert in which she is next best."""
+    exemplar = (ExemplarMatch(seeded.face_ids[0], 0.7),)
+    about_her = Evidence(0.6, None, bert, 1, exemplar, 0.8, None)
+    about_bert = Evidence(0.6, 0.1, her, 1, (), 0.8, None)
+    rows = [(13, her, about_her), (14, her, about_her), (15, her, about_her), (16, bert, about_bert)]
+    questions = [
+        Question(seeded.face_ids[number], seeded.asset_ids[number], person, 0.7, evidence)
+        for number, person, evidence in rows
+    ]
+    deps = SuggestionsDeps(base.clock, base.ids, base.settings.suggestions)
+    async with base.database.transaction() as tx:
+        await store_questions(tx, deps, "default", base.ids.new_uuid(), SuggestionMethod.PROTOTYPES, questions)
+        for number, state in ((14, "ACCEPTED"), (15, "REJECTED")):
+            await tx.execute(
+                update(suggestions)
+                .where(suggestions.c.face_id == seeded.face_ids[number])
+                .values(state=state, reviewed_by="anna", closed_at=base.clock.now())
+            )
+        for number, person, evidence in ((15, her, about_her), (16, bert, about_bert)):
+            row = {
+                "review_id": base.ids.new_uuid(),
+                "library_id": "default",
+                "suggestion_id": base.ids.new_uuid(),
+                "face_id": seeded.face_ids[number],
+                "person_id": person,
+                "answer": "REJECT",
+                "confidence": 0.7,
+                "evidence": evidence.to_json(),
+                "reviewer": "anna",
+                "created_at": base.clock.now(),
+            }
+            await tx.execute(insert(reviews), row)
+
+
+async def _average(base: Foundation, her: UUID) -> None:
+    """Centroids of the active model and of one that is kept, and vectors of that one, too."""
+    await base.collections.create_missing(OLD_MODEL, VECTORS.shape[1])
+    now = base.clock.now()
+    async with base.database.transaction() as tx:
+        row = {
+            "library_id": "default",
+            "model_version": OLD_MODEL,
+            "pack": "old",
+            "dimension": VECTORS.shape[1],
+            "state": "RETIRED",
+            "created_at": now,
+        }
+        await tx.execute(insert(models), row)
+        await tx.execute(
+            text(
+                "INSERT INTO face_embeddings (face_id, model_version, library_id, embedding, norm) "
+                "SELECT face_id, :model, library_id, embedding, norm FROM face_embeddings"
+            ),
+            {"model": OLD_MODEL},
+        )
+        await tx.execute(
+            text(
+                "INSERT INTO vector_outbox (kind, point_id, model_version, library_id, queued_at) "
+                "SELECT 'FACE', face_id, model_version, library_id, now() FROM face_embeddings ON CONFLICT DO NOTHING"
+            )
+        )
+        for model in (MODEL, OLD_MODEL):
+            centroid_id = base.ids.new_uuid()
+            made = {
+                "centroid_id": centroid_id,
+                "library_id": "default",
+                "person_id": her,
+                "model_version": model,
+                "kind": "GLOBAL",
+                "mode": 0,
+                "embedding": encode_embedding(VECTORS[0]),
+                "face_count": 7,
+                "trimmed_count": 0,
+                "members_hash": b"x",
+                "version": 1,
+                "computed_at": now,
+            }
+            await tx.execute(insert(centroids), made)
+            await queue_points(tx, base.clock, PointKind.CENTROID, "default", [(centroid_id, model)])
+
+
+async def _mention(base: Foundation, her: str) -> None:
+    """A job that ended and says her name, one that is yet to run and says her id, and a matcher's report."""
+    async with base.database.transaction() as tx:
+        spec = {"person_ids": [her], "label": MERGED_NAME}
+        ended = NewJob("default", "test.ended", "face", [spec], "anna", spec=spec)
+        job = await create_job(tx, ended, base.ids, base.clock)
+        await tx.execute(
+            update(jobs)
+            .where(jobs.c.job_id == job.job_id)
+            .values(state="FAILED", error_message=f"{NAME}: too few faces", result={"by_person": {her: NAME}})
+        )
+        failure = {"job": job.job_id, "item": her, "message": f"person '{her}' ({OLD_NAME}) is gone"}
+        await tx.execute(
+            text("INSERT INTO job_failures (job_id, item_id, reason, message) VALUES (:job, :item, 'X', :message)"),
+            failure,
+        )
+        await create_job(
+            tx, NewJob("default", "test.waiting", "face", [{"person_ids": [her]}], "anna"), base.ids, base.clock
+        )
+        matcher = {
+            "matcher_id": base.ids.new_uuid(),
+            "library_id": "default",
+            "model_version": MODEL,
+            "job_id": job.job_id,
+            "input_dimension": 2,
+            "dimension": 1,
+            "projection": b"\0" * 8,
+            "report": {"hardest": [{"person": her, "name": NAME}]},
+            "created_at": base.clock.now(),
+        }
+        await tx.execute(insert(matchers), matcher)
+
+
+def make_handlers(base: Foundation, *, stalled_s: float = 60.0) -> dict[str, JobHandler]:
+    """Every service's part in forgetting a person."""
+    watch = JobWatch(base.database, base.listener, base.settings.jobs)
+    points = IndexedPoints(base.qdrant, base.collections)
+    detection = DetectionDeps(base.clock, base.ids, base.settings.detection)
+    return {
+        FORGET_PERSON: ForgetPersonHandler(base.database, build_deps(base), watch, points, stalled_s),
+        FORGET_SUGGESTIONS: ForgetSuggestionsHandler(base.database),
+        FORGET_CENTROIDS: clustering_handlers(base)[FORGET_CENTROIDS],
+        FORGET_FACES: ForgetFacesHandler(base.database, detection, NoCrops()),
+    }
+
+
+@asynccontextmanager
+async def working(base: Foundation, handlers: Mapping[str, JobHandler], *, relay: bool = True) -> AsyncIterator[None]:
+    """Run slices of these kinds, and, unless told not to, a relay, while the block does."""
+    executor = SliceExecutor(dict(handlers), base.database, base.clock, base.ids, base.settings.jobs)
+
+    async def take() -> None:
+        async with asyncio.TaskGroup() as group:
+            taken: set[tuple[UUID, int]] = set()
+            while True:
+                async with base.database.transaction() as tx:
+                    ready = await find_ready_slices(tx, base.clock, list(handlers), 10)
+                for turn in ready:
+                    if (turn.job_id, turn.epoch) not in taken:
+                        taken.add((turn.job_id, turn.epoch))
+                        group.create_task(executor.run_slice(turn.job_id, turn.ordinal))
+                await asyncio.sleep(0.02)
+
+    tasks = [asyncio.create_task(take())]
+    if relay:
+        settings = base.settings.relay
+        relaying = Relay(
+            base.database, base.qdrant, base.collections, base.listener, base.clock, settings, base.metrics
+        )
+        tasks.append(asyncio.create_task(relaying.run()))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def find_in_tables(base: Foundation, needle: str) -> dict[str, int]:
+    """In how many rows of each table a text is, case aside, as such or in bytes."""
+    found = {}
+    async with base.database.transaction() as tx:
+        tables = await tx.rows(
+            text(
+                "SELECT table_name FROM information_schema.tables "
+                "WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name <> 'alembic_version'"
+            )
+        )
+        words = {needle.lower(), json.dumps(needle, ensure_ascii=False)[1:-1].lower(), needle.encode().hex()}
+        for (table,) in tables:
+            rows = await tx.rows(text(f"SELECT lower(to_jsonb(t)::text) AS row FROM {table} AS t"))
+            hits = sum(any(word in row.row for word in words) for row in rows)
+            if hits:
+                found[table] = hits
+    return found
+
+
+async def find_in_qdrant(base: Foundation, needles: list[str]) -> list[Any]:
+    """Points, in every collection of the test, that are one of these or say one of these."""
+    found: list[Any] = []
+    prefix = base.settings.qdrant.prefix
+    for collection in (await base.qdrant.get_collections()).collections:
+        if collection.name.startswith(prefix):
+            records, _ = await base.qdrant.scroll(collection.name, limit=1000, with_payload=True)
+            found += [
+                (collection.name, record.id)
+                for record in records
+                if any(needle in f"{record.id} {record.payload}" for needle in needles)
+            ]
+    return found

@@ -1,0 +1,76 @@
+"""DeleteExclusion."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from kith.persons.v1 import assignments_pb2, changes_pb2
+from services.persons.server import start
+from shared.errors import NotFound, PreconditionFailed
+from shared.foundation import Foundation
+from shared.rpc.channel import translate_errors
+from tests.integration.conftest import Running
+from tests.integration.library import SeededFaces, random_vectors, seed_faces
+from tests.integration.persons.stubs import PersonsStubs
+
+
+@pytest.fixture
+async def stubs(running: Running) -> PersonsStubs:
+    return PersonsStubs(await running.server("persons", start))
+
+
+@pytest.fixture
+async def seeded(base: Foundation) -> SeededFaces:
+    return await seed_faces(base, random_vectors(2))
+
+
+async def take_back(stubs: PersonsStubs, exclusion_id: str, library_id: str = "") -> str:
+    request = assignments_pb2.DeleteExclusionRequest(
+        library_id=library_id, exclusion_id=exclusion_id, reason="it is her after all"
+    )
+    async with translate_errors("persons"):
+        return (await stubs.assignments.DeleteExclusion(request)).change_id
+
+
+async def test_a_face_may_be_the_persons_again_and_the_ledger_says_who_allowed_it(
+    stubs: PersonsStubs, seeded: SeededFaces
+) -> None:
+    anna, face_id = await stubs.create("Anna"), seeded.face_ids[0]
+    exclusion_id = await stubs.exclude(face_id, anna)
+    change = await stubs.read_change(await take_back(stubs, exclusion_id))
+    assert change.kind == changes_pb2.CHANGE_KIND_EXCLUSION_DELETED
+    assert (change.reason, list(change.face_ids), list(change.person_ids)) == (
+        "it is her after all",
+        [str(face_id)],
+        [anna],
+    )
+    await stubs.assign(face_id, anna)
+
+
+async def test_undone_it_stands_again_under_its_own_id(stubs: PersonsStubs, seeded: SeededFaces) -> None:
+    anna, face_id = await stubs.create("Anna"), seeded.face_ids[0]
+    exclusion_id = await stubs.exclude(face_id, anna)
+    await stubs.undo(await take_back(stubs, exclusion_id))
+    with pytest.raises(PreconditionFailed):
+        await stubs.assign(face_id, anna)
+    assert await stubs.exclude(face_id, anna) == exclusion_id
+
+
+async def test_of_many_who_take_one_back_one_does(stubs: PersonsStubs, seeded: SeededFaces) -> None:
+    exclusion_id = await stubs.exclude(seeded.face_ids[0], await stubs.create("Anna"))
+    outcomes = await asyncio.gather(*(take_back(stubs, exclusion_id) for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(outcome, str) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, NotFound) for outcome in outcomes) == 7
+
+
+async def test_one_that_was_never_made_or_is_another_librarys_is_not_found(
+    stubs: PersonsStubs, seeded: SeededFaces
+) -> None:
+    exclusion_id = await stubs.exclude(seeded.face_ids[0], await stubs.create("Anna"))
+    with pytest.raises(NotFound):
+        await take_back(stubs, str(uuid4()))
+    with pytest.raises(NotFound):
+        await take_back(stubs, exclusion_id, "other")
