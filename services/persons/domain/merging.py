@@ -12,10 +12,8 @@ from uuid import UUID
 
 from services.persons.domain.fields import Fields, compare_fields, describe_birth, describe_person
 from services.persons.domain.model import (
-    Assignment,
     Change,
     ChangeKind,
-    Hold,
     Move,
     Person,
     PersonsDeps,
@@ -24,23 +22,21 @@ from services.persons.domain.model import (
 )
 from services.persons.domain.people import check_etag, decides_derived, refuse_inactive, write_fields
 from services.persons.domain.settling import settle_change
-from services.persons.repository.changes import record_change
+from services.persons.repository.changes import fill_change, record_change
 from services.persons.repository.exclusions import move_exclusions
 from services.persons.repository.merging import (
-    Contradiction,
     PinnedFace,
     count_following,
     list_contradictions,
     list_links,
     list_pinned,
 )
-from services.persons.repository.moves import list_held, move_faces
+from services.persons.repository.moves import move_faces, move_held
 from services.persons.repository.persons import get_person, lock_persons
 from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.errors import Contention, InvalidRequest, NotFound, PreconditionFailed, Reason
 from shared.faces.eras import PartialDate, find_era
-from shared.faces.prototypes import Choice
 from shared.jobs.asking import follow_people_later
 
 
@@ -81,10 +77,6 @@ async def merge_persons(tx: Transaction, deps: PersonsDeps, command: MergePerson
     contradictions = await list_contradictions(tx, survivor.person_id, merged.person_id)
     pins = await list_pinned(tx, [survivor.person_id, merged.person_id])
     prototypes, questions = await count_following(tx, merged.person_id)
-    moves = _plan_moves(
-        survivor.person_id, await list_held(tx, merged.person_id), contradictions, _find_crowded(survivor, pins, birth)
-    )
-    face_ids = [move.face_id for move in moves]
     fields: dict[UUID, Fields] = {
         survivor.person_id: {"birth_date": describe_birth(birth)},
         merged.person_id: {"status": PersonStatus.MERGED.value, "merged_into": str(survivor.person_id)},
@@ -98,25 +90,36 @@ async def merge_persons(tx: Transaction, deps: PersonsDeps, command: MergePerson
     change = Change(
         ChangeKind.PERSONS_MERGED,
         person_ids=list(fields),
-        face_ids=face_ids,
         before={"persons": {str(person_id): before for person_id, (before, _) in compared.items()}},
         after={"persons": {str(person_id): after for person_id, (_, after) in compared.items()}},
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
     certain = [face.face_id for face in contradictions if face.source is Source.HUMAN]
     exclusions = await move_exclusions(tx, change_id, merged.person_id, survivor.person_id, certain)
-    await move_faces(tx, deps.clock, command.library_id, change_id, moves)
+    freed = {face.face_id: face.held_by for face in contradictions if face.source is Source.MACHINE}
+    face_ids = await move_held(
+        tx,
+        deps.clock,
+        change_id,
+        merged.person_id,
+        survivor.person_id,
+        freed=freed,
+        unpinned=_find_crowded(survivor, pins, birth),
+    )
+    given_up = [face_id for face_id, holder in freed.items() if holder == survivor.person_id]
+    await move_faces(tx, deps.clock, command.library_id, change_id, [Move(face_id, None) for face_id in given_up])
+    face_ids += given_up
+    await fill_change(tx, change_id, face_ids)
     for person_id, (_, after) in compared.items():
         # The survivor's etag changes in any case: whoever read it before knows another person.
         await write_fields(tx, deps, person_id, after)
     await follow_people_later(tx, deps.ids, deps.clock, command.library_id, list(fields), caller.subject)
     touched = [person_id for person_id, (_, after) in compared.items() if decides_derived(after)]
     await settle_change(tx, deps, command.library_id, change_id, face_ids, touched)
-    unassigned = sum(move.hold is None for move in moves)
     return PersonsMerged(
         survivor=await get_person(tx, command.library_id, survivor.person_id),
-        faces_moved=len(moves) - unassigned,
-        faces_unassigned=unassigned,
+        faces_moved=len(face_ids) - len(freed),
+        faces_unassigned=len(freed),
         prototypes_moved=prototypes,
         exclusions_moved=exclusions,
         suggestions_moved=questions,
@@ -179,19 +182,3 @@ def _find_crowded(survivor: Person, pins: list[PinnedFace], birth: PartialDate |
     return {
         pin.face_id for pin in pins if pin.person_id != survivor.person_id and find_era(birth, pin.captured) in taken
     }
-
-
-def _plan_moves(
-    survivor_id: UUID, held: list[Assignment], contradictions: list[Contradiction], crowded: set[UUID]
-) -> list[Move]:
-    freed = {face.face_id: face.held_by for face in contradictions if face.source is Source.MACHINE}
-    moves = []
-    for assignment in held:
-        if assignment.face_id in freed:
-            moves.append(Move(assignment.face_id, None))
-            continue
-        choice = Choice.CHOSEN if assignment.face_id in crowded else assignment.choice
-        hold = Hold(survivor_id, assignment.source, assignment.confidence, choice, assignment.assigned_at)
-        moves.append(Move(assignment.face_id, hold))
-    moves += [Move(face_id, None) for face_id, holder in freed.items() if holder == survivor_id]
-    return moves

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.persons.domain.model import Change, ChangeKind, Move, Person, PersonsDeps
+from services.persons.domain.model import Change, ChangeKind, Person, PersonsDeps
 from services.persons.domain.people import check_etag, refuse_inactive, write_fields
 from services.persons.domain.settling import settle_change
 from services.persons.domain.undoing import Undo, undo_change
-from services.persons.repository.changes import find_deletion, record_change
-from services.persons.repository.moves import list_held, move_faces
+from services.persons.repository.changes import fill_change, find_deletion, record_change
+from services.persons.repository.moves import move_held
 from services.persons.repository.persons import get_person
 from services.persons.repository.receipts import find_receipts
 from shared.caller import Caller
@@ -56,18 +56,16 @@ async def delete_person(tx: Transaction, deps: PersonsDeps, command: DeletePerso
     person = await get_person(tx, command.library_id, command.person_id, lock=True)
     check_etag(person, command.etag, required="etag")
     refuse_inactive(person)
-    moves = [Move(held.face_id, None) for held in await list_held(tx, person.person_id)]
-    face_ids = [move.face_id for move in moves]
     name = str(person.person_id)
     change = Change(
         ChangeKind.PERSON_DELETED,
         person_ids=[person.person_id],
-        face_ids=face_ids,
         before={"persons": {name: {"deleted": False}}},
         after={"persons": {name: {"deleted": True}}},
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
-    await move_faces(tx, deps.clock, command.library_id, change_id, moves)
+    face_ids = await move_held(tx, deps.clock, change_id, person.person_id, None)
+    await fill_change(tx, change_id, face_ids)
     await write_fields(tx, deps, person.person_id, {"deleted": True})
     await follow_people_later(tx, deps.ids, deps.clock, command.library_id, [person.person_id], caller.subject)
     await settle_change(tx, deps, command.library_id, change_id, face_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,8 @@ async def undo_change(tx: Transaction, deps: PersonsDeps, command: Undo, caller:
     faces = await list_face_items(tx, command.change_id)
     exclusions = await list_exclusion_items(tx, command.change_id)
     left = await _lock_left(tx, command, row, faces, exclusions)
-    made = plan_reversal(left)
+    # Beside the event loop: a hundred thousand faces take a while to decide about.
+    made = await asyncio.to_thread(plan_reversal, left)
     if not made.count:
         return ChangeUndone(None, 0, made.skipped)
     change = _describe(command, row, made)

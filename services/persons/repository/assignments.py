@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from sqlalchemy import and_, func, literal, select
+from sqlalchemy import Uuid, and_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.persons.domain.model import FaceStanding, Person
 from services.persons.repository.moves import HOLD_COLUMNS, to_assignment
 from services.persons.repository.persons import lock_persons
 from shared.db.engine import Transaction
+from shared.db.query import Query
 from shared.db.tables_detection import assets, faces
 from shared.db.tables_persons import assignments, exclusions, prototypes
 from shared.errors import Contention
@@ -37,12 +39,7 @@ async def lock_standings(
     where nobody holds the faces, whatever their number. Raises :class:`Contention` if the faces go from hand to hand faster
     than they can be locked.
     """
-    await tx.execute(
-        select(faces.c.face_id)
-        .where(faces.c.library_id == library_id, faces.c.face_id == func.any(list(face_ids)))
-        .order_by(faces.c.face_id)
-        .with_for_update(key_share=True)
-    )
+    await tx.rows(_LOCK_FACES, {"library_id": library_id, "face_ids": list(face_ids)})
     # Read only now: under READ COMMITTED this statement sees what the writers we waited for have done.
     standings = await _read_standings(tx, library_id, face_ids, target)
     locked: dict[UUID, Person] = {}
@@ -64,16 +61,7 @@ def _holders(standings: dict[UUID, FaceStanding]) -> set[UUID]:
 async def _read_standings(
     tx: Transaction, library_id: str, face_ids: Collection[UUID], target: UUID | None
 ) -> dict[UUID, FaceStanding]:
-    excluded = exclusions.c.exclusion_id if target is not None else literal(None)
-    statement = (
-        select(faces.c.face_id, faces.c.state, excluded.label("exclusion_id"), *HOLD_COLUMNS)
-        .outerjoin(assignments, assignments.c.face_id == faces.c.face_id)
-        .where(faces.c.library_id == library_id, faces.c.face_id == func.any(list(face_ids)))
-    )
-    if target is not None:
-        statement = statement.outerjoin(
-            exclusions, and_(exclusions.c.face_id == faces.c.face_id, exclusions.c.person_id == target)
-        )
+    rows = await tx.rows(_READ_STANDINGS, {"library_id": library_id, "face_ids": list(face_ids), "target": target})
     return {
         row.face_id: FaceStanding(
             face_id=row.face_id,
@@ -81,8 +69,23 @@ async def _read_standings(
             excluded=row.exclusion_id is not None,
             assignment=to_assignment(row) if row.person_id is not None else None,
         )
-        for row in await tx.rows(statement)
+        for row in rows
     }
+
+
+_NAMED = (
+    faces.c.library_id == bindparam("library_id"),
+    faces.c.face_id == func.any(bindparam("face_ids", type_=ARRAY(Uuid()))),
+)
+
+_LOCK_FACES = Query(select(faces.c.face_id).where(*_NAMED).order_by(faces.c.face_id).with_for_update(key_share=True))
+
+_READ_STANDINGS = Query(
+    select(faces.c.face_id, faces.c.state, exclusions.c.exclusion_id, *HOLD_COLUMNS)
+    .outerjoin(assignments, assignments.c.face_id == faces.c.face_id)
+    .outerjoin(exclusions, and_(exclusions.c.face_id == faces.c.face_id, exclusions.c.person_id == bindparam("target")))
+    .where(*_NAMED)
+)
 
 
 async def list_faces_in_photos(

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from services.persons.domain.model import Change, PersonsDeps
 from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.db.notify import Channel, notify
+from shared.db.query import Query
 from shared.db.tables_persons import changes
 from shared.errors import NotFound
 
@@ -23,8 +24,8 @@ SHOWN_FACES: Final = 500
 async def record_change(tx: Transaction, deps: PersonsDeps, library_id: str, change: Change, caller: Caller) -> UUID:
     """Enter a change, in the transaction that makes it."""
     change_id = deps.ids.new_uuid()
-    await tx.execute(
-        insert(changes),
+    await tx.rows(
+        _RECORD,
         {
             "change_id": change_id,
             "library_id": library_id,
@@ -44,6 +45,31 @@ async def record_change(tx: Transaction, deps: PersonsDeps, library_id: str, cha
     )
     await notify(tx, Channel.CHANGES, library_id)
     return change_id
+
+
+_RECORD = Query(
+    insert(changes).values(
+        {
+            name: bindparam(name, type_=changes.c[name].type)
+            for name in (
+                "change_id",
+                "library_id",
+                "kind",
+                "actor",
+                "reason",
+                "rpc",
+                "request_id",
+                "person_ids",
+                "face_ids",
+                "face_count",
+                "before",
+                "after",
+                "undoes",
+                "created_at",
+            )
+        }
+    )
+)
 
 
 async def fill_change(tx: Transaction, change_id: UUID, face_ids: Sequence[UUID]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, func, select, text
+from sqlalchemy import Boolean, Uuid, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.engine import Row
 from sqlalchemy.types import Text
@@ -19,17 +19,12 @@ from services.persons.domain.model import Assignment, Move, Source
 from shared.clock import Clock
 from shared.db.engine import Transaction
 from shared.db.metadata import TIMESTAMP
+from shared.db.query import Query
 from shared.db.tables_persons import assignments
 from shared.faces.prototypes import Choice
 
-_MOVE = text(
-    """
-    WITH target AS (
-        SELECT * FROM unnest(:face_ids, :person_ids, :sources, :confidences, :choices, :since)
-            AS t (face_id, person_id, source, confidence, choice, since)
-        WHERE :may_override
-            OR NOT EXISTS (SELECT FROM exclusions e WHERE e.face_id = t.face_id AND e.person_id = t.person_id)
-    ), entered AS (
+_STEPS = """
+    entered AS (
         INSERT INTO change_faces (change_id, face_id,
             before_person, before_source, before_confidence, before_choice, before_assigned_at,
             after_person, after_source, after_confidence, after_choice)
@@ -47,7 +42,18 @@ _MOVE = text(
             version = nextval('assignment_versions'), change_id = :change_id, assigned_at = coalesce(t.since, :now)
         FROM target t WHERE a.face_id = t.face_id AND t.person_id IS NOT NULL
         RETURNING a.face_id, a.person_id, a.source, a.confidence, a.choice, a.version, a.assigned_at
-    ), added AS (
+    )
+"""
+
+_MOVE = Query(
+    text(
+        f"""
+    WITH target AS (
+        SELECT * FROM unnest(:face_ids, :person_ids, :sources, :confidences, :choices, :since)
+            AS t (face_id, person_id, source, confidence, choice, since)
+        WHERE :may_override
+            OR NOT EXISTS (SELECT FROM exclusions e WHERE e.face_id = t.face_id AND e.person_id = t.person_id)
+    ), {_STEPS}, added AS (
         INSERT INTO assignments
             (face_id, library_id, person_id, source, confidence, choice, version, change_id, assigned_at)
         SELECT t.face_id, :library_id, t.person_id, t.source, t.confidence, t.choice,
@@ -59,15 +65,44 @@ _MOVE = text(
     )
     SELECT * FROM changed UNION ALL SELECT * FROM added
     """
-).bindparams(
-    bindparam("face_ids", type_=ARRAY(Uuid())),
-    bindparam("person_ids", type_=ARRAY(Uuid())),
-    bindparam("sources", type_=ARRAY(Text())),
-    bindparam("confidences", type_=ARRAY(REAL())),
-    bindparam("choices", type_=ARRAY(Text())),
-    bindparam("since", type_=ARRAY(TIMESTAMP)),
-    bindparam("change_id", type_=Uuid()),
-    bindparam("now", type_=TIMESTAMP),
+    ).bindparams(
+        bindparam("face_ids", type_=ARRAY(Uuid())),
+        bindparam("person_ids", type_=ARRAY(Uuid())),
+        bindparam("sources", type_=ARRAY(Text())),
+        bindparam("confidences", type_=ARRAY(REAL())),
+        bindparam("choices", type_=ARRAY(Text())),
+        bindparam("since", type_=ARRAY(TIMESTAMP)),
+        bindparam("change_id", type_=Uuid()),
+        bindparam("now", type_=TIMESTAMP),
+        bindparam("may_override", type_=Boolean()),
+    )
+)
+
+_MOVE_HELD = Query(
+    text(
+        f"""
+    WITH held AS (
+        SELECT *, CASE WHEN face_id = ANY(:freed) THEN NULL ELSE :to_person END AS onward
+        FROM assignments WHERE person_id = :from_person
+    ), target AS (
+        SELECT face_id, onward AS person_id,
+            CASE WHEN onward IS NOT NULL THEN source END AS source,
+            CASE WHEN onward IS NOT NULL THEN confidence END AS confidence,
+            CASE WHEN onward IS NOT NULL AND face_id = ANY(:unpinned) THEN 'CHOSEN'
+                WHEN onward IS NOT NULL THEN choice END AS choice,
+            assigned_at AS since
+        FROM held
+    ), {_STEPS}
+    SELECT face_id FROM target ORDER BY face_id
+    """
+    ).bindparams(
+        bindparam("from_person", type_=Uuid()),
+        bindparam("to_person", type_=Uuid()),
+        bindparam("freed", type_=ARRAY(Uuid())),
+        bindparam("unpinned", type_=ARRAY(Uuid())),
+        bindparam("change_id", type_=Uuid()),
+        bindparam("now", type_=TIMESTAMP),
+    )
 )
 
 
@@ -108,14 +143,33 @@ async def move_faces(
     return {row.face_id: to_assignment(row) for row in rows}
 
 
-async def list_held(tx: Transaction, person_id: UUID) -> list[Assignment]:
-    """Everything a locked person holds, by face id."""
+async def move_held(
+    tx: Transaction,
+    clock: Clock,
+    change_id: UUID,
+    from_person: UUID,
+    to_person: UUID | None,
+    *,
+    freed: Collection[UUID] = (),
+    unpinned: Collection[UUID] = (),
+) -> list[UUID]:
+    """Move all that a locked person holds as it is to another, or to nobody, as a change; answers with the faces, by id.
+
+    Those ``freed`` become nobody's, and the pins of those ``unpinned`` become choices. Nothing of the faces but their ids
+    leaves PostgreSQL, so that a server can answer others while a hundred thousand move.
+    """
     rows = await tx.rows(
-        select(assignments.c.face_id, *HOLD_COLUMNS)
-        .where(assignments.c.person_id == person_id)
-        .order_by(assignments.c.face_id)
+        _MOVE_HELD,
+        {
+            "from_person": from_person,
+            "to_person": to_person,
+            "freed": list(freed),
+            "unpinned": list(unpinned),
+            "change_id": change_id,
+            "now": clock.now(),
+        },
     )
-    return [to_assignment(row) for row in rows]
+    return [row.face_id for row in rows]
 
 
 async def list_held_of(tx: Transaction, person_id: UUID, face_ids: Collection[UUID]) -> list[Assignment]:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Row
 from services.persons.domain.model import Person, PersonStatus
 from shared.clock import Clock
 from shared.db.engine import Transaction
+from shared.db.query import Query
 from shared.db.tables_detection import assets, faces
 from shared.db.tables_persons import assignments, persons
 from shared.errors import NotFound
@@ -37,13 +38,21 @@ async def lock_persons(
     """
     if not person_ids:
         return {}
-    rows = await tx.rows(
-        select(persons)
-        .where(persons.c.library_id == library_id, persons.c.person_id == func.any(list(person_ids)))
-        .order_by(persons.c.person_id)
-        .with_for_update(key_share=True, skip_locked=skip_locked)
-    )
+    statement = _LOCK_FREE if skip_locked else _LOCK
+    rows = await tx.rows(statement, {"library_id": library_id, "person_ids": list(person_ids)})
     return {row.person_id: to_person(row) for row in rows}
+
+
+_NAMED = (
+    select(persons)
+    .where(
+        persons.c.library_id == bindparam("library_id"),
+        persons.c.person_id == func.any(bindparam("person_ids", type_=ARRAY(Uuid()))),
+    )
+    .order_by(persons.c.person_id)
+)
+_LOCK = Query(_NAMED.with_for_update(key_share=True))
+_LOCK_FREE = Query(_NAMED.with_for_update(key_share=True, skip_locked=True))
 
 
 async def insert_person(
@@ -179,8 +188,9 @@ async def count_moves(tx: Transaction, change_id: UUID, face_ids: Collection[UUI
     return {row.person_id: row.face_count for row in rows}
 
 
-_COUNT_MOVES = text(
-    """
+_COUNT_MOVES = Query(
+    text(
+        """
     UPDATE persons SET
         face_count = persons.face_count + d.delta,
         first_seen = least(persons.first_seen, d.first),
@@ -208,7 +218,8 @@ _COUNT_MOVES = text(
     WHERE persons.person_id = d.person_id
     RETURNING persons.person_id, persons.face_count
     """
-).bindparams(bindparam("change_id", type_=Uuid()), bindparam("only", type_=ARRAY(Uuid())))
+    ).bindparams(bindparam("change_id", type_=Uuid()), bindparam("only", type_=ARRAY(Uuid())))
+)
 
 
 _STATUSES = {status.value: status for status in PersonStatus}
