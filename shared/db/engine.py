@@ -237,15 +237,25 @@ class Database:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, asyncpg.Connection)
             begun = driver.transaction(isolation=isolation, readonly=readonly)
-            with translate_driver_errors("BEGIN", driver):
-                await begun.start()
+            try:
+                with translate_driver_errors("BEGIN", driver):
+                    await begun.start()
+            except BaseException:
+                # Whether PostgreSQL has begun is not known, and asyncpg would take the next transaction for a part of this
+                # one, which nobody commits: so nobody is to have this connection again.
+                driver.terminate()
+                raise
             try:
                 yield Transaction(connection, driver, self.listeners), begun
             except BaseException:
-                # With the connection the transaction is gone as well; the error that says so is the one to be raised.
-                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                try:
+                    # With the connection the transaction is gone as well; the error that says so is the one to be raised.
+                    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                        if driver.is_in_transaction():
+                            await begun.rollback()
+                finally:
                     if driver.is_in_transaction():
-                        await begun.rollback()
+                        driver.terminate()
                 raise
 
     async def ping(self) -> None:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from services.persons.domain.fields import Fields, describe_person
-from services.persons.domain.model import Assignment, FaceStanding, Hold, Move, Person, PersonStatus
+from services.persons.domain.model import Assignment, FaceStanding, Hold, Move, Person
 from services.persons.repository.change_items import ExclusionItem, FaceItem
 from services.persons.repository.exclusions import Exclusion
 from shared.errors import Contention, Reason
 from shared.jobs.model import ItemFailure
 
+_BEING_MERGED: Final = {"status", "merged_into"}
+
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A change, and how things stand now, all of it locked."""
+    """A change, and how things stand now, all of it locked. ``exclusions_of``: of those who would be merged again."""
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
@@ -31,6 +33,7 @@ class Left:
     standings: Mapping[UUID, FaceStanding]
     people: Mapping[UUID, Person]
     excluded: Mapping[tuple[UUID, UUID], Exclusion]
+    exclusions_of: Mapping[UUID, Sequence[Exclusion]]
     doubles: frozenset[str]
     matcher: str | None
 
@@ -73,6 +76,14 @@ class _Planner:
         for item in self._left.faces:
             self._plan_face(item)
         self._plan_excluding()
+        for person_id, (_, then) in self._made.persons.items():
+            if then.get("merged_into") and (
+                obstacle := self._find_merge_obstacle(person_id, UUID(then["merged_into"]))
+            ):
+                # Half a merge would be none: that what came since is to go along is for a new merge to say.
+                refused = Reversal()
+                refused.skipped.append(ItemFailure(str(person_id), Reason.CHANGED_SINCE.value, obstacle))
+                return refused
         for person_id in list(self._made.persons):
             self._keep_if_needed(person_id)
         self._plan_doubles()
@@ -85,8 +96,12 @@ class _Planner:
             self._skip(person_id, Reason.RESOURCE_NOT_FOUND, "the person is gone")
             return
         now = describe_person(person)
-        still = [name for name in before if name in after and now[name] == after[name] and after[name] != before[name]]
-        changed = sorted(name for name in before if name in after and name not in still and now[name] != before[name])
+        altered = [name for name in before if name in after and after[name] != before[name]]
+        still = [name for name in altered if now[name] == after[name]]
+        if not set(still) >= _BEING_MERGED:
+            # That somebody is part of another is one thing, said in two fields.
+            still = [name for name in still if name not in _BEING_MERGED or not set(altered) >= _BEING_MERGED]
+        changed = sorted(name for name in altered if name not in still and now[name] != before[name])
         if changed:
             self._skip(person_id, Reason.CHANGED_SINCE, f"changed since: {', '.join(changed)}")
         if still:
@@ -98,8 +113,13 @@ class _Planner:
     def _plan_taking_back(self) -> None:
         for item in self._left.exclusions:
             pair = (item.exclusion.face_id, self._resolve(item.exclusion.person_id))
-            if item.made and pair in self._left.excluded:
-                self._made.take_back.append(self._left.excluded[pair])
+            found = self._left.excluded.get(pair)
+            if not item.made or found is None:
+                continue
+            if found.exclusion_id == item.exclusion.exclusion_id:
+                self._made.take_back.append(found)
+            else:
+                self._skip(pair[0], Reason.CHANGED_SINCE, f"it was excluded from person '{pair[1]}' by another change")
 
     def _plan_face(self, item: FaceItem) -> None:
         standing = self._left.standings.get(item.face_id)
@@ -181,23 +201,26 @@ class _Planner:
                 self._made.exclude.append(made)
 
     def _keep_if_needed(self, person_id: UUID) -> None:
-        """Leave a person alone who would be put away, or become part of another, with faces this undo does not take."""
-        then = self._made.persons[person_id][1]
-        if not then.get("deleted") and then.get("status") != PersonStatus.MERGED.value:
-            return
-        others = self._left.people[person_id].face_count - self._leaving.get(person_id, 0)
-        into = UUID(then["merged_into"]) if then.get("merged_into") else None
-        if others > 0:
+        """Leave a person alone who would be put away with faces this undo does not take."""
+        others = self._count_others(person_id)
+        if self._made.persons[person_id][1].get("deleted") and others > 0:
             self._skip(person_id, Reason.CHANGED_SINCE, f"the person has got {others} other faces since")
-        elif into is not None and not self._may_merge(person_id, into):
-            self._skip(person_id, Reason.CHANGED_SINCE, f"person '{into}' cannot be the survivor any more")
-        else:
-            return
-        del self._made.persons[person_id]
+            del self._made.persons[person_id]
 
-    def _may_merge(self, person_id: UUID, into: UUID) -> bool:
+    def _count_others(self, person_id: UUID) -> int:
+        return self._left.people[person_id].face_count - self._leaving.get(person_id, 0)
+
+    def _find_merge_obstacle(self, person_id: UUID, into: UUID) -> str | None:
+        """Why a person cannot become part of another again, just as it was."""
         survivor = self._left.people.get(into)
-        return survivor is not None and survivor.deleted_at is None and self._resolve(into) != person_id
+        if survivor is None or survivor.deleted_at is not None or self._resolve(into) == person_id:
+            return f"person '{into}' cannot be the survivor any more"
+        others = self._count_others(person_id)
+        if others > 0:
+            return f"the person has got {others} other faces since"
+        taken = {row.exclusion_id for row in self._made.take_back}
+        strange = sum(row.exclusion_id not in taken for row in self._left.exclusions_of.get(person_id, ()))
+        return f"the person has got {strange} other exclusions since" if strange else None
 
     def _plan_doubles(self) -> None:
         before = self._left.before.get("doubles", {})

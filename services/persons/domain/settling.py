@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
 from services.persons.domain.model import PersonsDeps
 from services.persons.domain.prototyping import refresh_prototypes
-from services.persons.repository.persons import count_moves, lock_persons, refresh_summaries, show_chosen_covers
+from services.persons.repository.persons import (
+    MoveCounts,
+    count_moves,
+    lock_persons,
+    refresh_summaries,
+    show_chosen_covers,
+)
 from shared.db.engine import Transaction
 from shared.db.outbox import queue_faces
 from shared.db.people_queue import queue_people
 
-SETTLED_AT_ONCE: Final = 32
-"""Up to so many faces a person is settled in the transaction: each face counts for much there, and reading them costs little.
-Of more faces one more changes little, and choosing among them would be most of what assigning one costs."""
+SETTLED_AT_ONCE: Final = 8
+"""Up to so many faces a person is settled in the transaction, and whoever has no prototype: each face counts for much there,
+and nobody is to be unknown for a moment after being named. Of more faces one more changes little, and choosing among them would
+be most of what assigning one costs."""
 
 
 async def settle_change(
@@ -40,7 +47,7 @@ async def settle_change(
 
 async def settle_people(tx: Transaction, deps: PersonsDeps, library_id: str, person_ids: Collection[UUID]) -> None:
     """Follow what was done to the fields of locked persons, as :func:`settle_change` does."""
-    await _settle(tx, deps, library_id, {}, person_ids, ())
+    await _settle(tx, deps, library_id, MoveCounts({}, set()), person_ids, ())
 
 
 async def settle_locked(tx: Transaction, deps: PersonsDeps, library_id: str, person_ids: Collection[UUID]) -> None:
@@ -53,15 +60,16 @@ async def _settle(
     tx: Transaction,
     deps: PersonsDeps,
     library_id: str,
-    counts: Mapping[UUID, int],
+    moved: MoveCounts,
     touched: Collection[UUID],
     face_ids: Collection[UUID],
 ) -> None:
+    counts = moved.faces
     if touched:
         # Locked already: this reads them as they are now.
         people = await lock_persons(tx, library_id, touched)
         counts = {**counts, **{person_id: person.face_count for person_id, person in people.items()}}
-    small = {person_id for person_id, count in counts.items() if count <= SETTLED_AT_ONCE}
+    small = {person_id for person_id, count in counts.items() if count <= SETTLED_AT_ONCE} | moved.bare
     many = counts.keys() - small
     flipped = await _refresh(tx, deps, library_id, small)
     if many & set(touched):

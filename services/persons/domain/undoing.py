@@ -16,9 +16,14 @@ from services.persons.domain.reverting import Left, Reversal, plan_reversal
 from services.persons.domain.settling import settle_change
 from services.persons.repository.assignments import lock_standings
 from services.persons.repository.change_items import ExclusionItem, FaceItem, list_exclusion_items, list_face_items
-from services.persons.repository.changes import lock_change, mark_undone, record_change
+from services.persons.repository.changes import has_open_job, lock_change, mark_undone, record_change
 from services.persons.repository.doubles import read_doubles, write_doubles
-from services.persons.repository.exclusions import list_exclusions_of, make_exclusions, take_back_exclusions
+from services.persons.repository.exclusions import (
+    list_exclusions_from,
+    list_exclusions_of,
+    make_exclusions,
+    take_back_exclusions,
+)
 from services.persons.repository.matchers import lock_active_matcher, set_active_matcher
 from services.persons.repository.merging import list_links
 from services.persons.repository.moves import move_faces
@@ -52,6 +57,7 @@ class ChangeUndone:
 async def undo_change(tx: Transaction, deps: PersonsDeps, command: Undo, caller: Caller) -> ChangeUndone:
     """Take back what is still as the change left it, in a fixed number of statements whatever the number of faces.
 
+    The change of a job that is under way is undone also before it has any face: the job sees it, and ends.
     Raises :class:`NotFound`, and :class:`PreconditionFailed` with CHANGE_NOT_UNDOABLE for what is undone already or about a
     person who was forgotten.
     """
@@ -62,7 +68,7 @@ async def undo_change(tx: Transaction, deps: PersonsDeps, command: Undo, caller:
     left = await _lock_left(tx, command, row, faces, exclusions)
     # Beside the event loop: a hundred thousand faces take a while to decide about.
     made = await asyncio.to_thread(plan_reversal, left)
-    if not made.count:
+    if not made.count and not await has_open_job(tx, command.library_id, command.change_id):
         return ChangeUndone(None, 0, made.skipped)
     change = _describe(command, row, made)
     change_id = await record_change(tx, deps, command.library_id, change, caller)
@@ -75,7 +81,7 @@ async def undo_change(tx: Transaction, deps: PersonsDeps, command: Undo, caller:
         await write_doubles(tx, deps.clock, command.library_id, made.doubles, caller.subject)
     if made.matcher is not None:
         await set_active_matcher(tx, deps.clock, command.library_id, made.matcher[1])
-    await mark_undone(tx, command.change_id, row.undoes, change_id)
+    await mark_undone(tx, command.change_id, change_id)
     people = list(change.person_ids)
     await follow_people_later(tx, deps.ids, deps.clock, command.library_id, people, caller.subject)
     face_ids = [move.face_id for move in made.moves]
@@ -101,9 +107,15 @@ async def _lock_left(
         standings=standings,
         people={person_id: person for person_id, person in people.items() if person_id not in forgotten},
         excluded=await list_exclusions_of(tx, face_ids),
+        exclusions_of=await list_exclusions_from(tx, _list_merged_again(row)),
         doubles=frozenset(await read_doubles(tx, command.library_id, list(row.after.get("doubles", {})))),
         matcher=await lock_active_matcher(tx, command.library_id) if "matcher" in row.after else None,
     )
+
+
+def _list_merged_again(row: Row[Any]) -> list[UUID]:
+    """The persons whom undoing this change would make part of others."""
+    return [UUID(name) for name, fields in row.before.get("persons", {}).items() if fields.get("merged_into")]
 
 
 def _list_people(row: Row[Any], faces: Iterable[FaceItem], exclusions: Iterable[ExclusionItem]) -> set[UUID]:

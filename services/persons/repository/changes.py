@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Uuid, bindparam, exists, func, insert, select, text, update
 from sqlalchemy.engine import Row
 
 from services.persons.domain.model import Change, PersonsDeps
@@ -15,6 +15,7 @@ from shared.db.engine import Transaction
 from shared.db.notify import Channel, notify
 from shared.db.query import Query
 from shared.db.tables_persons import changes
+from shared.db.tables_shared import jobs
 from shared.errors import NotFound
 
 SHOWN_FACES: Final = 500
@@ -94,12 +95,38 @@ async def lock_change(tx: Transaction, library_id: str, change_id: UUID) -> Row[
     return row
 
 
-async def mark_undone(tx: Transaction, undone: UUID, undid: UUID | None, by: UUID) -> None:
-    """Enter that ``by`` has undone a locked change; if that was an undo itself, what it ``undid`` stands again."""
-    if undid is not None:
-        again = update(changes).where(changes.c.change_id == undid, changes.c.undone_by == undone)
-        await tx.execute(again.values(undone_by=None))
-    await tx.execute(update(changes).where(changes.c.change_id == undone).values(undone_by=by))
+async def mark_undone(tx: Transaction, undone: UUID, by: UUID) -> None:
+    """Enter that ``by`` has undone a locked change.
+
+    If that was an undo itself, what it undid stands again; and if that was one too, what it undid is undone again; and so on.
+    """
+    await tx.rows(_MARK_UNDONE, {"undone": undone, "by_change": by})
+
+
+_MARK_UNDONE = Query(
+    text(
+        """
+    WITH RECURSIVE chain AS (
+        SELECT change_id, undoes, 0 AS depth, :by_change AS undone_by FROM changes WHERE change_id = :undone
+        UNION ALL
+        SELECT c.change_id, c.undoes, chain.depth + 1, chain.change_id
+        FROM chain JOIN changes c ON c.change_id = chain.undoes
+    )
+    UPDATE changes SET undone_by = CASE WHEN chain.depth % 2 = 0 THEN chain.undone_by END
+    FROM chain WHERE changes.change_id = chain.change_id
+    """
+    ).bindparams(bindparam("undone", type_=Uuid()), bindparam("by_change", type_=Uuid()))
+)
+
+
+async def has_open_job(tx: Transaction, library_id: str, change_id: UUID) -> bool:
+    """Whether a job that fills this change has not ended."""
+    filling = exists().where(
+        jobs.c.library_id == library_id,
+        jobs.c.state.in_(["QUEUED", "RUNNING", "PAUSED"]),
+        jobs.c.spec["change_id"].astext == str(change_id),
+    )
+    return bool(await tx.scalar(select(filling)))
 
 
 async def find_deletion(tx: Transaction, library_id: str, person_id: UUID) -> UUID | None:

@@ -68,6 +68,15 @@ async def list_exclusions(
     return make_page(rows, request, _exclusion, lambda row: [row.exclusion_id])
 
 
+async def list_exclusions_from(tx: Transaction, person_ids: Collection[UUID]) -> dict[UUID, list[Exclusion]]:
+    """Every exclusion from these locked persons, by person."""
+    found: dict[UUID, list[Exclusion]] = {}
+    if person_ids:
+        for row in await tx.rows(select(exclusions).where(exclusions.c.person_id == func.any(list(person_ids)))):
+            found.setdefault(row.person_id, []).append(_exclusion(row))
+    return found
+
+
 async def make_exclusions(tx: Transaction, library_id: str, change_id: UUID, made: Sequence[Exclusion]) -> None:
     """Exclude pairs whose faces are locked. A pair that is excluded already stays so, with its own id."""
     if made:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -176,7 +177,15 @@ async def show_chosen_covers(tx: Transaction, person_ids: Collection[UUID]) -> N
     )
 
 
-async def count_moves(tx: Transaction, change_id: UUID, face_ids: Collection[UUID] | None = None) -> dict[UUID, int]:
+@dataclass(frozen=True, slots=True)
+class MoveCounts:
+    """Face counts of all whom a change touched, and those of them who have no prototype."""
+
+    faces: dict[UUID, int]
+    bare: set[UUID]
+
+
+async def count_moves(tx: Transaction, change_id: UUID, face_ids: Collection[UUID] | None = None) -> MoveCounts:
     """Let face counts and dates follow what a change did to faces, to all or to ``face_ids``; answers with the new counts of
     all it touched, who kept a face with another word on it as a prototype too.
 
@@ -185,7 +194,7 @@ async def count_moves(tx: Transaction, change_id: UUID, face_ids: Collection[UUI
     """
     only = None if face_ids is None else list(face_ids)
     rows = await tx.rows(_COUNT_MOVES, {"change_id": change_id, "only": only})
-    return {row.person_id: row.face_count for row in rows}
+    return MoveCounts({row.person_id: row.face_count for row in rows}, {row.person_id for row in rows if row.bare})
 
 
 _COUNT_MOVES = Query(
@@ -216,7 +225,8 @@ _COUNT_MOVES = Query(
         WHERE person_id IS NOT NULL GROUP BY person_id
     ) AS d
     WHERE persons.person_id = d.person_id
-    RETURNING persons.person_id, persons.face_count
+    RETURNING persons.person_id, persons.face_count,
+        NOT EXISTS (SELECT FROM prototypes p WHERE p.person_id = persons.person_id) AS bare
     """
     ).bindparams(bindparam("change_id", type_=Uuid()), bindparam("only", type_=ARRAY(Uuid())))
 )

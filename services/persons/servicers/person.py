@@ -174,8 +174,12 @@ class PersonServicer(persons_pb2_grpc.PersonServiceServicer):
 
         async def work(tx: Transaction, caller: Caller) -> pb.MergePersonsResponse:
             made = await merge_persons(tx, self._deps, command, caller)
+            survivor = to_person(made.survivor)
+            if request.dry_run:
+                # Of the person as it would be: no etag of the person as it is.
+                survivor.ClearField("etag")
             return pb.MergePersonsResponse(
-                survivor=to_person(made.survivor),
+                survivor=survivor,
                 faces_moved=made.faces_moved,
                 faces_unassigned=made.faces_unassigned,
                 prototypes_moved=made.prototypes_moved,

@@ -153,3 +153,33 @@ async def test_sessions_carry_their_name_limits_and_utc(base: Foundation) -> Non
     async with base.database.transaction() as tx:
         shown = [await tx.scalar(text(f"SHOW {name}")) for name in ("application_name", "timezone", "lock_timeout")]
     assert shown == ["kith.test", "UTC", "4s"]
+
+
+async def test_a_call_cancelled_at_any_moment_leaves_nothing_behind(empty: DatabaseSettings) -> None:
+    """With one connection for all: whoever comes after a cancelled call commits, and what was cancelled never does."""
+    database = Database.connect(empty, application="kith.test")
+    reader = Database.connect(empty, application="kith.test.reader")
+    async with database.transaction() as tx:
+        await tx.execute(text("CREATE TABLE notes (turns integer, word text)"))
+
+    async def write(turns: int) -> None:
+        async with database.transaction() as tx:
+            await tx.execute(text("INSERT INTO notes VALUES (:turns, 'cancelled')"), {"turns": turns})
+            await tx.execute(text("SELECT pg_sleep(10)"))
+
+    expected = []
+    for turns in range(1, 16):
+        call = asyncio.create_task(write(turns))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        async with database.transaction() as tx:
+            await tx.execute(text("INSERT INTO notes VALUES (:turns, 'after')"), {"turns": turns})
+        expected.append((turns, "after"))
+        async with reader.snapshot() as tx:
+            rows = await tx.rows(text("SELECT turns, word FROM notes ORDER BY turns"))
+        assert [tuple(row) for row in rows] == expected
+    await database.close()
+    await reader.close()

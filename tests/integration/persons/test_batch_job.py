@@ -105,6 +105,17 @@ async def test_it_can_be_undone_as_one(stubs: PersonsStubs, base: Foundation) ->
     assert await count_held(base, anna) == (0, 0)
 
 
+async def test_undone_before_it_begins_it_assigns_nothing(stubs: PersonsStubs, base: Foundation) -> None:
+    seeded = await seed_faces(base, random_vectors(501))
+    anna = await stubs.create("Anna")
+    answer = await stubs.assign_all(seeded.face_ids, anna)
+    undone = await stubs.undo(answer.change_id)
+    assert (undone.reverted_count, undone.change.undoes) == (0, answer.change_id)
+    ended = await run_job(base, answer.job)
+    assert (ended.done, ended.failed, ended.skipped) == (0, 0, 501)
+    assert await count_held(base, anna) == (0, 0)
+
+
 async def test_of_a_machines_doubles_the_first_in_order_counts_and_the_others_are_asked(
     stubs: PersonsStubs, base: Foundation
 ) -> None:

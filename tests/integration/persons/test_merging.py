@@ -286,3 +286,64 @@ async def test_nobody_undoes_what_is_not_in_the_library(kith: Ledger) -> None:
         async with translate_errors("persons"):
             await kith.changes.UndoChange(changes_pb2.UndoChangeRequest(library_id="other", change_id=made.change_id))
     assert UUID(made.change_id)
+
+
+async def test_a_merge_is_not_redone_over_what_came_since(kith: Ledger, base: Foundation, seeded: SeededFaces) -> None:
+    """Half a merge would leave an exclusion from a person nobody is any more, and a machine could give the face away."""
+    faces = ids(seeded.face_ids)
+    anna, ann = (await kith.create("Anna")).person.id, (await kith.create("Ann")).person.id
+    await kith.assign(faces[:2], ann)
+    merged = await kith.merge(anna, ann)
+    undone = await kith.undo(merged.change_id)
+    excluded = await kith.exclude(faces[5], ann)
+    before = await read_state(base)
+    again = await kith.undo(undone.change.id)
+    assert (again.reverted_count, [item.id for item in again.skipped]) == (0, [ann])
+    assert "exclusions" in again.skipped[0].message
+    assert await read_state(base) == before
+    await kith.undo(excluded.change_id)
+    await kith.assign(faces[6:7], ann)
+    again = await kith.undo(undone.change.id)
+    assert (again.reverted_count, [item.id for item in again.skipped]) == (0, [ann])
+    await kith.unassign(faces[6])
+    assert (await kith.undo(undone.change.id)).reverted_count == 3
+    assert (await kith.get(ann)).merged_into == anna
+
+
+async def test_an_earlier_merge_is_not_half_undone_after_a_later_one(kith: Ledger) -> None:
+    one, two, other = [(await kith.create(name)).person.id for name in ("A", "B", "M")]
+    first = await kith.merge(one, other)
+    undone = await kith.undo(first.change_id)
+    redone = await kith.undo(undone.change.id)
+    await kith.undo(redone.change.id)
+    await kith.merge(two, other)
+    with pytest.raises(PreconditionFailed) as stale:
+        await kith.undo(first.change_id)
+    assert stale.value.reason is Reason.CHANGE_NOT_UNDOABLE
+    assert stale.value.metadata["undone_by"] == undone.change.id, "undoing the redo has undone the merge again"
+    # The redo is undone as well, and the first undo stands: it cannot be taken back over the later merge.
+    again = await kith.undo(undone.change.id)
+    assert again.reverted_count == 0
+    person = await kith.get(other)
+    assert (person.status, person.merged_into) == (persons_pb2.PERSON_STATUS_MERGED, two)
+
+
+async def test_undoing_one_exclusion_leaves_another_of_the_same_pair(
+    kith: Ledger, base: Foundation, seeded: SeededFaces
+) -> None:
+    face = str(seeded.face_ids[0])
+    anna, ann = (await kith.create("Anna")).person.id, (await kith.create("Ann")).person.id
+    await kith.exclude(face, anna)
+    second = await kith.exclude(face, ann)
+    await kith.merge(anna, ann)
+    undone = await kith.undo(second.change_id)
+    assert [(item.id, item.reason) for item in undone.skipped] == [(face, "CHANGED_SINCE")]
+    with pytest.raises(PreconditionFailed) as excluded:
+        await kith.assign([face], anna)
+    assert excluded.value.reason is Reason.FACE_EXCLUDED
+
+
+async def test_a_merge_that_is_tried_answers_no_etag(kith: Ledger) -> None:
+    one, other = (await kith.create("A")).person.id, (await kith.create("B")).person.id
+    assert (await kith.merge(one, other, dry_run=True)).survivor.etag == ""
+    assert (await kith.merge(one, other)).survivor.etag == (await kith.get(one)).etag

@@ -7,13 +7,13 @@ from collections.abc import Collection
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 
 from services.persons import settler as settler_module
 from services.persons.domain.assigning import AssignFaces, assign_faces
 from services.persons.domain.model import PersonsDeps
 from services.persons.domain.people import CreatePerson, create_person
-from services.persons.domain.settling import SETTLED_AT_ONCE, settle_locked
+from services.persons.domain.settling import settle_locked
 from services.persons.jobs import REFRESH_PEOPLE
 from services.persons.settler import Settler
 from services.persons.worker import start as start_worker
@@ -31,7 +31,7 @@ from tests.integration.counting import recording_statements
 from tests.integration.foundations.clock import StillClock
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
 
-MANY = SETTLED_AT_ONCE + 8
+MANY = 40
 CALLER = Caller("test", "test", "")
 DELAY = 1.0
 # Past the delay, and what is added to it for faces.
@@ -98,18 +98,10 @@ async def seeded(base: Foundation) -> SeededFaces:
 async def test_one_more_face_of_many_reads_no_embedding_and_is_settled_some_moments_later(
     base: Foundation, deps: PersonsDeps, clock: StillClock, seeded: SeededFaces
 ) -> None:
+    # Whoever has no prototype yet gets them at once, however many faces come together.
     person_id = await make_person(base, deps, seeded.face_ids[:-1])
-    assert (await waiting(base), await count_prototypes(base, person_id)) == ([person_id], 0)
-    settler = make_settler(base, deps)
-    # Not yet: what comes in these moments is settled with it.
-    assert await settler.settle_due() == pytest.approx(1.0, abs=0.01)
-    assert await count_prototypes(base, person_id) == 0
-    clock.advance(LATER)
-    assert await settler.settle_due() is None
-    assert (await waiting(base), await count_prototypes(base, person_id)) == (
-        [],
-        base.settings.persons.max_prototypes,
-    )
+    most = base.settings.persons.max_prototypes
+    assert (await waiting(base), await count_prototypes(base, person_id)) == ([], most)
     with recording_statements(base.database) as sent:
         async with base.database.transaction() as tx:
             await assign_faces(tx, deps, AssignFaces("default", seeded.face_ids[-1:], person_id), CALLER)
@@ -119,6 +111,14 @@ async def test_one_more_face_of_many_reads_no_embedding_and_is_settled_some_mome
         assert found is not None
         # The count and the date that the face sets are right at once.
         assert (found.face_count, found.last_seen.date().isoformat()) == (MANY + 1, "2020-02-10")
+        await tx.execute(delete(prototypes).where(prototypes.c.person_id == person_id))
+    settler = make_settler(base, deps)
+    # Not yet: what comes in these moments is settled with it.
+    assert await settler.settle_due() == pytest.approx(1.0, abs=0.01)
+    assert await count_prototypes(base, person_id) == 0
+    clock.advance(LATER)
+    assert await settler.settle_due() is None
+    assert (await waiting(base), await count_prototypes(base, person_id)) == ([], most)
 
 
 async def test_who_changes_all_the_time_is_settled_all_the_same_and_once(
@@ -148,6 +148,23 @@ async def test_who_has_very_many_faces_waits_longer(base: Foundation, deps: Pers
     clock.advance(LATER)
     assert await make_settler(base, deps).settle_due() == pytest.approx(4.9)
     assert await waiting(base) == [large]
+
+
+async def test_who_is_due_waits_for_nobody_who_came_before_and_is_not(
+    base: Foundation, deps: PersonsDeps, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler_module, "LOOKED_AT", 2)
+    large = [await make_person(base, deps) for _ in range(3)]
+    small = await make_person(base, deps)
+    async with base.database.transaction() as tx:
+        await tx.execute(update(persons).where(persons.c.person_id.in_(large)).values(face_count=100_000))
+    await queue(base, deps, *large)
+    clock.advance(0.5)
+    await queue(base, deps, small)
+    clock.advance(LATER)
+    # The next to be due is one of the first three, in 1 + 100,000 * 50e-6 seconds from the beginning.
+    assert await make_settler(base, deps).settle_due() == pytest.approx(6.0 - 0.5 - LATER)
+    assert await waiting(base) == sorted(large)
 
 
 async def test_who_is_held_is_waited_for_and_nobody_else_is_held_up(
@@ -235,9 +252,11 @@ async def test_postgresql_away_is_outlived(
     settings = base.settings.persons.model_copy(update={"settle_interval_s": 0.05, "settle_poll_s": 0.05})
     deps = PersonsDeps(base.clock, base.ids, settings)
     person_id = await make_person(base, deps, seeded.face_ids)
+    await spoil(base, person_id)
+    await queue(base, deps, person_id)
     asked = 0
 
-    async def refuse(tx: Transaction, limit: int) -> list[WaitingPerson]:
+    async def refuse(tx: Transaction, *_: object) -> list[WaitingPerson]:
         nonlocal asked
         asked += 1
         raise ConnectionRefusedError("connection refused")
@@ -246,7 +265,7 @@ async def test_postgresql_away_is_outlived(
         return asked >= 2
 
     async def settled() -> bool:
-        return await count_prototypes(base, person_id) > 0 and await waiting(base) == []
+        return await face_count(base, person_id) == MANY + 1 and await waiting(base) == []
 
     monkeypatch.setattr(settler_module, "list_waiting_people", refuse)
     running = asyncio.create_task(make_settler(base, deps).run())

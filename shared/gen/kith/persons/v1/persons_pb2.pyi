@@ -542,7 +542,7 @@ class MergePersonsRequest(_message.Message):
     """Required: who becomes part of the survivor, with the etag."""
     merged_etag: _builtins.str
     dry_run: _builtins.bool
-    """Answers what would change, and changes nothing."""
+    """Answers what would change, and changes nothing; the survivor then comes without an etag."""
     request_id: _builtins.str
     @_builtins.property
     def birth_date(self) -> _types_pb2.Date:
