@@ -144,6 +144,16 @@ class NotFound(KithError):
         super().__init__(f"{resource} '{identifier}' not found", metadata=metadata, violations=violations)
 
 
+class AnswerForgotten(NotFound):
+    """What a call was answered before is about a person who was forgotten since: it is neither told again nor done again."""
+
+    def __init__(self) -> None:
+        # Who it was is not known any more.
+        super().__init__("person", "")
+        self.message = "this request was answered before, about a person who was forgotten since"
+        self.args = (self.message,)
+
+
 class AlreadyExists(KithError):
     """A row with that key is there already."""
 

@@ -1,7 +1,7 @@
 """Brings the database schema up to this version: ``python -m shared.migrate``.
 
-Safe to run from many places at once: an advisory lock lets one do it. Every migration only expands the schema, so servers of
-the version before go on beside it.
+Safe to run from many places at once: an advisory lock lets one do it. Every migration only expands the schema, and locks no
+table for long, so servers of the version before go on beside it. One that breaks off is run again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from shared.config import DatabaseSettings, load_settings
 from shared.telemetry.logging import configure_logging
@@ -26,14 +26,15 @@ MIGRATIONS = Path(__file__).parent / "db" / "migrations"
 # Any number will do, as long as nothing else locks it.
 LOCK = 0x6B697468
 LOCK_TIMEOUT = "4s"
+LOCK_POLL_S = 0.1
 
 
 async def migrate_database(settings: DatabaseSettings, revision: str = "head") -> None:
-    """Run every migration up to ``revision``, in one transaction."""
+    """Run every migration up to ``revision``, each in a transaction of its own or, if it takes long, in several."""
     engine = create_async_engine(settings.url.get_secret_value())
     try:
         async with engine.connect() as connection:
-            await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+            await _wait_turn(connection)
             # A migration that waits for a lock makes everybody queue behind it: better to give up and be run again.
             await connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
             await connection.commit()
@@ -41,6 +42,15 @@ async def migrate_database(settings: DatabaseSettings, revision: str = "head") -
             await connection.commit()
     finally:
         await engine.dispose()
+
+
+async def _wait_turn(connection: AsyncConnection) -> None:
+    """Ask again and again for the lock: a statement that waited for it would be a transaction that an index, built beside all
+    transactions that are under way, waits for in its turn.
+    """
+    while not await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
+        await connection.commit()
+        await asyncio.sleep(LOCK_POLL_S)
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

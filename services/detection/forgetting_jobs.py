@@ -8,6 +8,7 @@ from typing import Final
 from services.detection.domain.forgetting import forget_faces
 from services.detection.domain.model import DetectionDeps
 from services.detection.domain.ports import KeptCrops
+from services.detection.repository.forgetting import count_faces_of
 from shared.db.engine import Database, Transaction
 from shared.errors import Reason, Unavailable
 from shared.jobs.execution import SliceRun
@@ -21,7 +22,7 @@ BATCH: Final = 500
 class ForgetFacesHandler:
     """``detection.forget_faces``, in one slice: faces batch by batch, then the crops in every server's memory.
 
-    Its checkpoint is what was removed so far.
+    Its checkpoint is what was removed so far. It reports once no face of the person can be found any more.
     """
 
     database: Database
@@ -35,24 +36,27 @@ class ForgetFacesHandler:
         removed = Removal.from_json(run.slice.checkpoint)
         if not forgotten.delete_faces:
             return removed.to_json()
-        if "crops" not in removed.rows:
+        while True:
             removed = await self._delete_faces(run, forgotten, removed)
             removed = await self._sweep_crops(run, removed)
-        return removed.to_json()
+            # Somebody who had begun before may have given them a face while the servers were asked for its crop.
+            async with self.database.transaction() as tx:
+                if not await count_faces_of(tx, run.slice.library_id, forgotten.person_ids):
+                    return removed.to_json()
 
     async def finish(self, tx: Transaction, job: Job, results: SliceResults) -> Json:
         """What the only slice removed."""
         return dict(results[0])
 
     async def _delete_faces(self, run: SliceRun, forgotten: Forgotten, removed: Removal) -> Removal:
-        faces = BATCH
-        while faces:
+        found = BATCH
+        while found:
             async with run.step() as tx:
                 gone = await forget_faces(tx, self.deps, run.slice.library_id, forgotten.person_ids, BATCH)
-                faces = gone.faces
-                rows = {"faces": faces, "face_embeddings": gone.vectors.total()}
+                found = gone.found
+                rows = {"faces": gone.faces, "face_embeddings": gone.vectors.total()}
                 removed = removed.plus(Removal(rows, gone.vectors))
-                await run.checkpoint(tx, Progress(done=faces, phase="faces"), removed.to_json())
+                await run.checkpoint(tx, Progress(done=gone.faces, phase="faces"), removed.to_json())
         return removed
 
     async def _sweep_crops(self, run: SliceRun, removed: Removal) -> Removal:

@@ -28,7 +28,7 @@ from services.persons.repository.forgetting_ledger import (
 from services.persons.repository.forgetting_texts import count_reports, scrub_reasons, scrub_reports
 from services.persons.repository.receipts import StoreReceipt, complete_receipts
 from shared.db.engine import Database, Transaction
-from shared.db.idempotency import count_answers_about, delete_answers_about
+from shared.db.idempotency import count_answers_about, forget_answers_about
 from shared.db.long_work import allow_long_work
 from shared.db.outbox import PointKind, queue_faces
 from shared.errors import KithError, Reason, Unavailable
@@ -148,6 +148,10 @@ class ForgetPersonHandler:
 
     async def _release_faces(self, run: SliceRun, forgotten: Forgotten, at: Position) -> Position:
         async with run.step() as tx:
+            if forgotten.delete_faces:
+                # Detection has left none. One that came since is to be deleted as well, and must not stay as nobody's.
+                held = (await rows.count_held(tx, forgotten.person_ids))["assignments"]
+                return await self._move(run, tx, at, _go_round(at, {"assignments": held}) if held else at.onward())
             freed = await rows.release_faces(tx, run.slice.library_id, forgotten.person_ids, ROWS_AT_ONCE)
             await queue_faces(tx, self._deps.clock, run.slice.library_id, freed.face_ids)
             removed = {"postgres.assignments": len(freed.face_ids), "postgres.prototypes": freed.prototypes}
@@ -166,7 +170,7 @@ class ForgetPersonHandler:
         library_id = run.slice.library_id
         async with run.step() as tx:
             await allow_long_work(tx)
-            gone = await delete_answers_about(tx, library_id, forgotten.person_ids)
+            gone = await forget_answers_about(tx, library_id, forgotten.person_ids)
             reports = await scrub_reports(tx, library_id, await _read_traces(tx, library_id, forgotten))
             at = at.plus({"postgres.idempotency_keys": gone, "postgres.matchers": reports})
             return await self._move(run, tx, at, at.onward())
@@ -227,7 +231,8 @@ class ForgetPersonHandler:
                 return await self._move(run, tx, at, _go_round(at, found))
         verified = {_name_store(table): read_at for table in found}
         if forgotten.delete_faces:
-            # Known by their assignments, of which there are none; the crops were read back by the service that keeps them.
+            # Known by their assignments, of which there are none and none was taken away but with its face; detection has
+            # counted the faces itself, and read back the crops.
             verified |= {_name_store(table): read_at for table in ("faces", "face_embeddings", "crops")}
         for kind in PointKind:
             for model in models:

@@ -67,12 +67,11 @@ class Settler:
         """Settle everybody whose time has come; answers in how many seconds to look again, None with nobody left."""
         while True:
             async with self._database.transaction() as tx:
-                waiting = await list_waiting_people(tx, LOOKED_AT)
+                waiting = await list_waiting_people(tx, LOOKED_AT, self._delay, DELAY_PER_FACE)
             now = self._deps.clock.now()
-            times = {person: person.queued_at + self._delay + person.face_count * DELAY_PER_FACE for person in waiting}
-            due = [person for person in waiting if times[person] <= now]
+            due = [person for person in waiting if person.due_at <= now]
             if not due:
-                return (min(times.values()) - now).total_seconds() if times else None
+                return (waiting[0].due_at - now).total_seconds() if waiting else None
             for library_id, person_ids in _group(due):
                 await self._settle(library_id, person_ids)
 

@@ -35,6 +35,7 @@ from services.persons.servicers.person import PersonServicer
 from services.persons.servicers.prototype import PrototypeServicer
 from services.persons.settler import Settler
 from services.persons.training_jobs import TrainMatcherHandler
+from services.persons.trigrams import keep_trigrams
 from shared.foundation import Chore, Foundation
 from shared.jobs.execution import JobHandler
 from shared.jobs.watch import JobWatch
@@ -106,5 +107,6 @@ def build_chores(base: Foundation) -> dict[str, Chore]:
     return {
         "settler": Settler(base.database, base.listener, build_deps(base)).run,
         "ledger-numbering": partial(number_ledgers, base.database),
+        "name-trigrams": partial(keep_trigrams, base.database),
         "people-measure": partial(measure_people, base.database, base.clock, base.metrics),
     }

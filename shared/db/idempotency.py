@@ -2,6 +2,8 @@
 
 The row is made, and the answer stored in it, in the mutation's own transaction, so either all of it exists or nothing. Two
 calls with one id at the same moment are put in order by the row's key.
+
+Of an answer about a person who was forgotten the row stays without the answer: else a retry would make the person anew.
 """
 
 from __future__ import annotations
@@ -19,9 +21,13 @@ from shared.clock import Clock
 from shared.db.engine import Reader, Transaction
 from shared.db.query import Query
 from shared.db.tables_shared import idempotency_keys
-from shared.errors import InvalidRequest, Reason
+from shared.errors import AnswerForgotten, InvalidRequest, Reason
 
 RETENTION = timedelta(hours=24)
+
+FORGOTTEN = b"\0"
+"""In the place of an answer that was about somebody forgotten. No message is written so: numbers of fields are above 0. Nothing
+at all would be a message without fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,8 @@ def make_request_key(library_id: str, request_id: UUID, rpc: str, request: bytes
 async def find_answer(reader: Reader, key: RequestKey, clock: Clock) -> bytes | None:
     """The stored answer to this very call, or None if there is none yet.
 
-    Raises :class:`InvalidRequest` with REQUEST_ID_REUSED if the id was used for another request.
+    Raises :class:`InvalidRequest` with REQUEST_ID_REUSED if the id was used for another request, and
+    :class:`AnswerForgotten` if the answer was about a person who was forgotten since.
     """
     row = await reader.one_or_none(
         _FIND,
@@ -57,7 +64,10 @@ async def find_answer(reader: Reader, key: RequestKey, clock: Clock) -> bytes | 
             reason=Reason.REQUEST_ID_REUSED,
             metadata={"request_id": str(key.request_id)},
         )
-    return bytes(row.response)
+    response = bytes(row.response)
+    if response == FORGOTTEN:
+        raise AnswerForgotten
+    return response
 
 
 async def claim_request(tx: Transaction, key: RequestKey, clock: Clock) -> bytes | None:
@@ -91,9 +101,12 @@ async def delete_expired_answers(tx: Transaction, clock: Clock) -> int:
     return result.rowcount
 
 
-async def delete_answers_about(tx: Transaction, library_id: str, ids: Collection[UUID]) -> int:
-    """Forget the answers that hold one of these ids, whatever calls they were given to; returns how many."""
-    result = await tx.execute(delete(idempotency_keys).where(*_holding(library_id, ids)))
+async def forget_answers_about(tx: Transaction, library_id: str, ids: Collection[UUID]) -> int:
+    """Forget the answers that hold one of these ids, whatever calls they were given to; returns how many.
+
+    That there was a call is remembered as long as before, so that a retry of it does nothing.
+    """
+    result = await tx.execute(update(idempotency_keys).where(*_holding(library_id, ids)).values(response=FORGOTTEN))
     return result.rowcount
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Interval, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.clock import Clock
@@ -24,11 +24,11 @@ from shared.db.tables_shared import people_to_settle
 
 @dataclass(frozen=True, slots=True)
 class WaitingPerson:
-    """A person in the queue, since their first change that is not settled; they have about so many faces."""
+    """A person in the queue, who is to be settled from ``due_at`` on; they have about so many faces."""
 
     person_id: UUID
     library_id: str
-    queued_at: datetime
+    due_at: datetime
     face_count: int
 
 
@@ -51,15 +51,24 @@ async def queue_people(tx: Transaction, clock: Clock, library_id: str, person_id
     await notify(tx, Channel.PEOPLE)
 
 
-async def list_waiting_people(tx: Transaction, limit: int) -> list[WaitingPerson]:
-    """Up to ``limit`` persons of the queue, those who wait longest first, without a lock."""
+async def list_waiting_people(
+    tx: Transaction, limit: int, delay: timedelta, delay_per_face: timedelta
+) -> list[WaitingPerson]:
+    """Up to ``limit`` persons of the queue, who is due first first, without a lock.
+
+    Due is who has waited for ``delay``, and for ``delay_per_face`` for each face, since their first change that is not settled:
+    so one who came late may be due before many who came earlier.
+    """
+    face_count = func.coalesce(persons.c.face_count, 0)
+    wait = literal(delay, Interval()) + literal(delay_per_face, Interval()).op("*", return_type=Interval())(face_count)
+    due_at = (people_to_settle.c.queued_at + wait).label("due_at")
     rows = await tx.rows(
-        select(people_to_settle, func.coalesce(persons.c.face_count, 0).label("face_count"))
+        select(people_to_settle.c.person_id, people_to_settle.c.library_id, due_at, face_count.label("face_count"))
         .outerjoin(persons, persons.c.person_id == people_to_settle.c.person_id)
-        .order_by(people_to_settle.c.queued_at, people_to_settle.c.person_id)
+        .order_by(due_at, people_to_settle.c.person_id)
         .limit(limit)
     )
-    return [WaitingPerson(row.person_id, row.library_id, row.queued_at, row.face_count) for row in rows]
+    return [WaitingPerson(row.person_id, row.library_id, row.due_at, row.face_count) for row in rows]
 
 
 async def take_people(tx: Transaction, person_ids: Collection[UUID]) -> set[UUID]:

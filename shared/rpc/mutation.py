@@ -39,7 +39,8 @@ class Mutations:
         """Do ``work`` in a transaction and answer with what it returns.
 
         If the request carries a ``request_id`` that was answered before, ``work`` is not done and the first answer comes
-        again. Raises :class:`InvalidRequest` for an id that is no UUID or was used for another request.
+        again. Raises :class:`InvalidRequest` for an id that is no UUID or was used for another request, and
+        :class:`AnswerForgotten` if that answer was about a person who was forgotten since.
 
         With ``dry_run`` the work is done, answered and rolled back: nothing is stored or looked up under the id, nobody
         is notified, nothing waits for the commit. Whatever ``work`` refuses it refuses all the same.
@@ -61,7 +62,8 @@ class Mutations:
     ) -> Answer:
         """Do ``first`` with no transaction open, then ``work`` with what it gave, as :meth:`run` would.
 
-        For a change that begins in another service. A request that was answered before does neither. ``first`` is done
+        For a change that begins in another service. A request that was answered before does neither, also if its
+        answer was forgotten. ``first`` is done
         again by a retry after a crash between the two, and by a twin of the call that runs at the same moment: so what it
         writes elsewhere must carry a ``request_id`` made from the thing itself, and ``work`` must look again at what
         ``first`` has read.

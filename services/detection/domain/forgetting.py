@@ -24,8 +24,9 @@ from shared.db.people_queue import queue_people
 
 @dataclass(frozen=True, slots=True)
 class FacesForgotten:
-    """How many faces a batch deleted, and how many vectors of each model."""
+    """How many faces a batch found, how many of them it deleted, and how many vectors of each model."""
 
+    found: int
     faces: int
     vectors: Counter[str]
 
@@ -33,7 +34,8 @@ class FacesForgotten:
 async def forget_faces(
     tx: Transaction, deps: DetectionDeps, library_id: str, person_ids: Sequence[UUID], limit: int
 ) -> FacesForgotten:
-    """Delete up to ``limit`` faces of these persons; none when there is none left.
+    """Delete up to ``limit`` faces of these persons. There are no more only once none is found: of those found all may be gone
+    before their locks are had, while there are others.
 
     A fixed number of statements. Embeddings, assignments, exclusions, suggestions and memberships go along; points are
     tombstoned.
@@ -51,4 +53,4 @@ async def forget_faces(
     others = set(gone.person_ids) - set(person_ids)
     await queue_people(tx, deps.clock, library_id, others)
     await queue_points(tx, deps.clock, PointKind.FACE, library_id, gone.points)
-    return FacesForgotten(len(theirs), Counter(version for _, version in gone.points))
+    return FacesForgotten(len(found), len(theirs), Counter(version for _, version in gone.points))

@@ -22,9 +22,7 @@ class FaceOfPhoto:
 
 
 # Of one who was deleted softly before: the faces that the deletion took away and that nobody has got since.
-_THEIRS = text(
-    """
-    SELECT f.face_id, f.asset_id
+_FOUND = """
     FROM (
         SELECT face_id FROM assignments WHERE library_id = :library_id AND person_id = ANY(:person_ids)
         UNION
@@ -36,16 +34,22 @@ _THEIRS = text(
             AND NOT EXISTS (SELECT FROM assignments a WHERE a.face_id = m.face_id)
     ) AS theirs
     JOIN faces f ON f.face_id = theirs.face_id
-    ORDER BY f.asset_id, f.face_id
-    LIMIT :limit
-    """
-).bindparams(bindparam("person_ids", type_=ARRAY(Uuid())))
+"""
+_PEOPLE = bindparam("person_ids", type_=ARRAY(Uuid()))
+_THEIRS = text(f"SELECT f.face_id, f.asset_id {_FOUND} ORDER BY f.asset_id, f.face_id LIMIT :limit").bindparams(_PEOPLE)
+_COUNT = text(f"SELECT count(*) {_FOUND}").bindparams(_PEOPLE)
 
 
 async def list_faces_of(tx: Transaction, library_id: str, person_ids: Sequence[UUID], limit: int) -> list[FaceOfPhoto]:
     """The next faces that are these persons', or were when they were put away; by photo."""
     rows = await tx.rows(_THEIRS, {"library_id": library_id, "person_ids": list(person_ids), "limit": limit})
     return [FaceOfPhoto(row.face_id, row.asset_id) for row in rows]
+
+
+async def count_faces_of(tx: Transaction, library_id: str, person_ids: Sequence[UUID]) -> int:
+    """How many faces :func:`list_faces_of` would list in all."""
+    found: int = await tx.scalar(_COUNT, {"library_id": library_id, "person_ids": list(person_ids)})
+    return found
 
 
 async def lock_faces(tx: Transaction, face_ids: Sequence[UUID]) -> None:

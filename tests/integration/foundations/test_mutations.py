@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select, text
@@ -12,9 +12,9 @@ from sqlalchemy import func, select, text
 from kith.jobs.v1 import jobs_pb2
 from shared.caller import Caller
 from shared.db.engine import Transaction
-from shared.db.idempotency import delete_expired_answers
+from shared.db.idempotency import count_answers_about, delete_expired_answers, forget_answers_about
 from shared.db.tables_shared import idempotency_keys
-from shared.errors import InvalidRequest, Reason
+from shared.errors import AnswerForgotten, Code, InvalidRequest, Reason
 from shared.foundation import Foundation
 from shared.rpc.ambient import acting_as
 from shared.rpc.mutation import Mutations
@@ -128,6 +128,53 @@ async def test_what_goes_before_the_transaction_is_not_done_for_a_replay(counter
         answer = await counter.mutations.run_after(request, jobs_pb2.CancelJobResponse, first, then)
         assert answer.job.revision == 1
     assert (begun, await counter.done()) == (1, 1)
+
+
+async def test_what_was_answered_about_somebody_forgotten_is_neither_told_nor_done_again(
+    counter: Counter, base: Foundation, clock: StillClock
+) -> None:
+    who = uuid4()
+    request, other = make_request(), make_request()
+
+    async def answer_about(tx: Transaction, caller: Caller) -> jobs_pb2.CancelJobResponse:
+        answer = await counter.work(tx, caller)
+        answer.job.id = str(who)
+        return answer
+
+    async def never(*_: object) -> jobs_pb2.CancelJobResponse:
+        raise AssertionError("done again")
+
+    await counter.mutations.run(request, jobs_pb2.CancelJobResponse, answer_about)
+    await counter.call(other)
+    async with base.database.transaction() as tx:
+        assert await forget_answers_about(tx, "default", [who, UUID(int=7)]) == 1
+        assert await count_answers_about(tx, "default", [who]) == 0
+        assert await forget_answers_about(tx, "default", [who]) == 0
+    with pytest.raises(AnswerForgotten) as refused:
+        await counter.mutations.run(request, jobs_pb2.CancelJobResponse, never)
+    assert (refused.value.code, refused.value.reason) == (Code.NOT_FOUND, Reason.RESOURCE_NOT_FOUND)
+    assert refused.value.metadata == {"resource": "person", "id": ""}
+    with pytest.raises(AnswerForgotten):
+        await counter.mutations.run_after(request, jobs_pb2.CancelJobResponse, never, never)
+    with pytest.raises(InvalidRequest):
+        await counter.call(make_request(request_id=request.request_id, job_id="another"))
+    assert (await counter.call(other), await counter.done()) == (2, 2)
+    # Remembered as long as the answer would have been.
+    clock.advance(DAY_S + 1)
+    assert await counter.call(request) == 3
+
+
+async def test_an_answer_without_anything_is_an_answer(counter: Counter) -> None:
+    request = make_request()
+
+    async def work(tx: Transaction, caller: Caller) -> jobs_pb2.CancelJobResponse:
+        await counter.work(tx, caller)
+        return jobs_pb2.CancelJobResponse()
+
+    for _ in range(2):
+        answer = await counter.mutations.run(request, jobs_pb2.CancelJobResponse, work)
+        assert answer.SerializeToString() == b""
+    assert await counter.done() == 1
 
 
 async def test_a_dry_run_answers_and_leaves_nothing(counter: Counter, base: Foundation) -> None:
