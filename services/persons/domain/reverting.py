@@ -161,7 +161,16 @@ class _Planner:
         # What was said of the face as a prototype since then stays said.
         untouched = now is None or after is None or now.choice is after.choice
         choice = before.choice if untouched or now is None else now.choice
-        return Hold(self._resolve(before.person_id), before.source, before.confidence, choice, before.assigned_at)
+        person_id = self._resolve(before.person_id)
+        if (
+            now is not None
+            and after is not None
+            and before.person_id == after.person_id
+            and before.source is after.source
+        ):
+            # Only the word on the prototype was the change's: who confirmed the face since stays its witness.
+            return Hold(person_id, now.source, now.confidence, choice, now.assigned_at)
+        return Hold(person_id, before.source, before.confidence, choice, before.assigned_at)
 
     def _find_obstacle(self, standing: FaceStanding, hold: Hold) -> tuple[Reason, str] | None:
         person = self._left.people.get(hold.person_id)
@@ -213,7 +222,8 @@ class _Planner:
     def _find_merge_obstacle(self, person_id: UUID, into: UUID) -> str | None:
         """Why a person cannot become part of another again, just as it was."""
         survivor = self._left.people.get(into)
-        if survivor is None or survivor.deleted_at is not None or self._resolve(into) == person_id:
+        # A survivor who is deleted may be one again: the merge was there when they were put away. Faces cannot go to them.
+        if survivor is None or self._resolve(into) == person_id:
             return f"person '{into}' cannot be the survivor any more"
         others = self._count_others(person_id)
         if others > 0:
