@@ -25,12 +25,14 @@ from shared.db.query import Query, set_codecs, translate_driver_errors
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 SentListener = Callable[[str], None]
+_Isolation = Literal["read_committed", "repeatable_read"]
 
 DATABASE_FAILURES = (DBAPIError, PoolTimeout, OSError)
 """What a loop that goes on for as long as its process must outlive: PostgreSQL away or busy, or the pool used up."""
 
 _IDLE_S = 5.0
 _RECYCLE_S = 1800
+_RETURNED_AT = "returned_at"
 
 
 class Reader(Protocol):
@@ -119,7 +121,7 @@ class Reads:
         self._opening = asyncio.Lock()
 
     async def rows(self, statement: Query, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """All rows. On a connection that is lost meanwhile the statement is sent once more, on another."""
+        """All rows. On a connection that is lost meanwhile the statement is sent once more, on a new one."""
         for hear in self._listeners:
             hear(statement.text)
         try:
@@ -127,6 +129,8 @@ class Reads:
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
+        # The others may have ended with it.
+        await (self._pool or await self._open()).expire_connections()
         return await self._fetch(statement, parameters)
 
     async def one_or_none(self, statement: Query, parameters: Mapping[str, Any]) -> Any | None:
@@ -230,33 +234,50 @@ class Database:
 
     @asynccontextmanager
     async def _begin(
-        self, isolation: Literal["read_committed", "repeatable_read"] | None = None, *, readonly: bool = False
+        self, isolation: _Isolation | None = None, *, readonly: bool = False
     ) -> AsyncIterator[tuple[Transaction, asyncpg.transaction.Transaction]]:
         """A transaction that the block has to end; it is rolled back if the block raises."""
-        async with self.engine.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, asyncpg.Connection)
-            begun = driver.transaction(isolation=isolation, readonly=readonly)
-            try:
-                with translate_driver_errors("BEGIN", driver):
-                    await begun.start()
-            except BaseException:
-                # Whether PostgreSQL has begun is not known, and asyncpg would take the next transaction for a part of this
-                # one, which nobody commits: so nobody is to have this connection again.
-                driver.terminate()
-                raise
+        async with contextlib.AsyncExitStack() as connections:
+            connection, driver, begun = await self._start(connections, isolation, readonly)
             try:
                 yield Transaction(connection, driver, self.listeners), begun
             except BaseException:
                 try:
                     # With the connection the transaction is gone as well; the error that says so is the one to be raised.
-                    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    with contextlib.suppress(
+                        asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError
+                    ):
                         if driver.is_in_transaction():
                             await begun.rollback()
                 finally:
                     if driver.is_in_transaction():
                         driver.terminate()
                 raise
+
+    async def _start(
+        self, connections: contextlib.AsyncExitStack, isolation: _Isolation | None, readonly: bool
+    ) -> tuple[AsyncConnection, asyncpg.Connection, asyncpg.transaction.Transaction]:
+        """BEGIN, on a connection that PostgreSQL has not ended since its last use."""
+        while True:
+            connection = await connections.enter_async_context(self.engine.connect())
+            pooled = await connection.get_raw_connection()
+            driver = pooled.driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            used_before = _RETURNED_AT in pooled.info
+            begun = driver.transaction(isolation=isolation, readonly=readonly)
+            try:
+                with translate_driver_errors("BEGIN", driver):
+                    await begun.start()
+                return connection, driver, begun
+            except BaseException as error:
+                # Whether PostgreSQL has begun is not known, and asyncpg would take the next transaction for a part of this
+                # one, which nobody commits: so nobody is to have this connection again.
+                driver.terminate()
+                ended = isinstance(error, DBAPIError) and error.connection_invalidated
+                if not (ended and used_before):
+                    raise
+            await connection.invalidate()
+            await connection.close()
 
     async def ping(self) -> None:
         """Raise if PostgreSQL does not answer."""
@@ -280,7 +301,7 @@ async def _nothing(_connection: asyncpg.Connection) -> None:
 
 
 def _note_return(_connection: object, record: Any) -> None:
-    record.info["returned_at"] = time.monotonic()
+    record.info[_RETURNED_AT] = time.monotonic()
 
 
 def _check_connection(connection: Any, record: Any, _proxy: object) -> None:
@@ -290,7 +311,7 @@ def _check_connection(connection: Any, record: Any, _proxy: object) -> None:
     """
     if connection.driver_connection.is_closed():
         raise DisconnectionError("PostgreSQL has closed this connection")
-    if time.monotonic() - record.info.get("returned_at", time.monotonic()) > _IDLE_S:
+    if time.monotonic() - record.info.get(_RETURNED_AT, time.monotonic()) > _IDLE_S:
         try:
             connection.ping()
         except Exception as error:

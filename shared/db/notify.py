@@ -61,7 +61,9 @@ class Subscription:
     async def wait(self, timeout: float) -> bool:
         """Wait for a notification, at most ``timeout`` seconds; True if one came."""
         try:
-            await asyncio.wait_for(self._event.wait(), timeout)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
         except TimeoutError:
             return False
         self._event.clear()

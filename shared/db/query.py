@@ -23,7 +23,13 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as make_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 
-_ENDED = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+_ENDED = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    # What the driver says of a connection whose end it has heard of and not worked through yet.
+    asyncpg.InternalClientError,
+)
 _DIALECT: Dialect = make_dialect()  # type: ignore[no-untyped-call]
 
 
@@ -67,9 +73,17 @@ def translate_driver_errors(statement: str, connection: asyncpg.Connection | Non
     """Raise what SQLAlchemy raises for asyncpg's own errors, without the values; no ``connection``: it could not be made."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        lost = connection is None or connection.is_closed() or isinstance(error, _ENDED)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        lost = connection is None or isinstance(error, _ENDED) or _is_closed(connection)
         raise DBAPIError(statement, None, error, hide_parameters=True, connection_invalidated=lost) from error
+
+
+def _is_closed(connection: asyncpg.Connection) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        # A pool takes a closed connection back by itself, and then it answers nothing any more.
+        return True
 
 
 async def set_codecs(connection: asyncpg.Connection) -> None:

@@ -91,7 +91,8 @@ async def _serve_catalogue(
 async def _flush_until(stop: asyncio.Event, catalogue: Catalogue, engine: EngineThread) -> None:
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _FLUSH_SECONDS)
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await stop.wait()
         await engine.run(catalogue.flush)
 
 
