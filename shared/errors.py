@@ -71,6 +71,8 @@ class Reason(StrEnum):
     CHANGE_NOT_UNDOABLE = "CHANGE_NOT_UNDOABLE"
     CHANGED_SINCE = "CHANGED_SINCE"
     TOO_FEW_FACES = "TOO_FEW_FACES"
+    EMBEDDINGS_MISSING = "EMBEDDINGS_MISSING"
+    RUN_REQUIRED = "RUN_REQUIRED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,13 @@ class Overloaded(KithError):
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.OVERLOADED
+
+
+class MemoryBudgetExceeded(KithError):
+    """The work would need more memory than it may have; nothing of it was begun. Metadata: needed_mb, budget_mb."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = Reason.MEMORY_BUDGET
 
 
 class DeadlineTooShort(KithError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
 
 from shared.db.metadata import TIMESTAMP, library_column, metadata, one_of
@@ -24,6 +24,17 @@ cluster_runs = Table(
     Column("thresholds", JSONB, nullable=False),
     Column("seconds", JSONB, nullable=False),
     Column("created_at", TIMESTAMP, nullable=False),
+    Column("scope", Text, nullable=False, server_default="FULL"),
+    # As resolved: the contract's GroupingParameters, and min_cluster_size.
+    Column("parameters", JSONB, nullable=False, server_default="{}"),
+    Column("metrics", JSONB, nullable=False, server_default="{}"),
+    # How many clusters were grown, split, merged, created, gone, and faces assigned, suggested, missing.
+    Column("outcome", JSONB, nullable=False, server_default="{}"),
+    # The moment its faces were read at: those that came later are new to it. Of runs before 0004 it is not known.
+    Column("read_at", TIMESTAMP),
+    # The matcher in whose space the faces were grouped; null: the pack's own.
+    Column("matcher_id", UUID(as_uuid=True)),
+    one_of("scope", "FULL", "INCREMENTAL"),
     Index("ix_cluster_runs_page", "library_id", "run_id"),
 )
 
@@ -38,6 +49,9 @@ clusters = Table(
     Column("face_count", Integer, nullable=False),
     Column("cohesion", REAL, nullable=False),
     Column("cover_face_id", UUID(as_uuid=True), ForeignKey("faces.face_id", ondelete="SET NULL")),
+    Column("medoid_face_id", UUID(as_uuid=True), ForeignKey("faces.face_id", ondelete="SET NULL")),
+    # Cohesion less the cosine of its centroid to the nearest other's; null: there was none.
+    Column("separation", REAL),
     Column("first_captured", TIMESTAMP),
     Column("last_captured", TIMESTAMP),
     Column("run_id", UUID(as_uuid=True), ForeignKey("cluster_runs.run_id"), nullable=False),
@@ -49,6 +63,7 @@ clusters = Table(
     Index("ix_clusters_size", "library_id", "face_count", "cluster_id"),
     # For the foreign key: without it every face that is deleted costs a scan.
     Index("ix_clusters_cover", "cover_face_id"),
+    Index("ix_clusters_medoid", "medoid_face_id"),
 )
 
 cluster_members = Table(
@@ -60,8 +75,23 @@ cluster_members = Table(
     Column("cluster_id", Text, ForeignKey("clusters.cluster_id", ondelete="CASCADE"), nullable=False),
     # Cosine to the cluster's centroid.
     Column("confidence", REAL, nullable=False),
+    # A human put it there (SplitCluster): later runs keep such faces together, and apart from those of other clusters.
+    Column("pinned", Boolean, nullable=False, server_default="false"),
     Index("ix_cluster_members_page", "cluster_id", "confidence", "face_id"),
     Index("ix_cluster_members_library", "library_id"),
+)
+
+# People whose faces changed since their centroids were computed; filled by a trigger on ``assignments``, so that no writer
+# can forget it, and emptied by the clustering worker.
+centroids_to_compute = Table(
+    "centroids_to_compute",
+    metadata,
+    Column("person_id", UUID(as_uuid=True), ForeignKey("persons.person_id", ondelete="CASCADE"), primary_key=True),
+    library_column(),
+    # Grows with each change, so that one that comes while centroids are computed is not lost.
+    Column("changes", BigInteger, nullable=False, server_default="1"),
+    Column("since", TIMESTAMP, nullable=False),
+    Index("ix_centroids_to_compute_since", "since"),
 )
 
 # The last "Unnamed N" given out in a library; numbers are never used again.
@@ -95,4 +125,4 @@ centroids = Table(
     Index("ix_centroids_page", "library_id", "person_id", "kind", "mode"),
 )
 
-__all__ = ["centroids", "cluster_members", "cluster_numbers", "cluster_runs", "clusters"]
+__all__ = ["centroids", "centroids_to_compute", "cluster_members", "cluster_numbers", "cluster_runs", "clusters"]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from services.clustering.grouping.compiled import compiled
 from services.clustering.grouping.disjoint_sets import find_root
 from services.clustering.grouping.forest import NOISE, compact_labels, find_cores, list_edges
+from services.clustering.grouping.graph import NeighbourGraph
 from services.clustering.grouping.merge import link_groups, list_members
-from services.clustering.grouping.neighbours import NeighbourGraph
 from services.clustering.grouping.small import drop_small_groups
 from shared.faces.embeddings import Vectors
 

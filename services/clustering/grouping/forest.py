@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from services.clustering.grouping.compiled import compiled
 from services.clustering.grouping.disjoint_sets import find_root
-from services.clustering.grouping.neighbours import NeighbourGraph
+from services.clustering.grouping.graph import NeighbourGraph
 
 NOISE: Final = -1
 SHORTEST_CHORD: Final = 1e-3

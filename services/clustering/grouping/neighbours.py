@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -20,21 +19,10 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from services.clustering.grouping.compiled import compiled
+from services.clustering.grouping.graph import MISSING, NeighbourGraph
 from shared.faces.embeddings import Vectors
 
-MISSING: Final = -1
 _JOBS_BETWEEN_CHECKS: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class NeighbourGraph:
-    """``neighbours`` (N, k) int32: rows nearest first, -1 where there are no more above the floor.
-    ``similarities`` (N, k) float32: their cosines, ``floor`` where missing.
-    """
-
-    neighbours: npt.NDArray[np.int32]
-    similarities: npt.NDArray[np.float32]
-    floor: float
 
 
 def build_neighbour_graph(

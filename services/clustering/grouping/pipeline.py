@@ -16,8 +16,9 @@ import numpy.typing as npt
 from services.clustering.grouping.alternatives import form_agglomerative, form_dbscan
 from services.clustering.grouping.attach import attach_faces
 from services.clustering.grouping.forest import form_groups
+from services.clustering.grouping.graph import NeighbourGraph
 from services.clustering.grouping.merge import merge_groups
-from services.clustering.grouping.neighbours import NeighbourGraph, build_neighbour_graph
+from services.clustering.grouping.neighbours import build_neighbour_graph
 from services.clustering.grouping.plan import check_memory, plan_memory
 from services.clustering.grouping.request import (
     Algorithm,

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 
 from services.clustering.grouping.request import Algorithm, GroupingSizes
-from shared.errors import PreconditionFailed, Reason
+from shared.errors import MemoryBudgetExceeded
 
 MIB = 1024 * 1024
 SLICE_ROWS = 2048
@@ -67,14 +67,13 @@ def plan_memory(faces: int, dimension: int, algorithm: Algorithm, sizes: Groupin
 
 
 def check_memory(plan: MemoryPlan, budget_mb: int) -> None:
-    """Raise :class:`PreconditionFailed`, reason MEMORY_BUDGET, if the plan needs more than ``budget_mb`` MiB.
+    """Raise :class:`MemoryBudgetExceeded` if the plan needs more than ``budget_mb`` MiB.
 
     Metadata: ``needed_mb`` and ``budget_mb``.
     """
     if plan.peak_mb > budget_mb:
-        raise PreconditionFailed(
+        raise MemoryBudgetExceeded(
             f"grouping needs up to {plan.peak_mb} MiB and {budget_mb} are allowed; "
             "raise KITH_CLUSTERING_MEMORY_BUDGET_MB or narrow the selection",
-            reason=Reason.MEMORY_BUDGET,
             metadata={"needed_mb": str(plan.peak_mb), "budget_mb": str(budget_mb)},
         )

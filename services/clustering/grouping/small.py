@@ -15,8 +15,8 @@ from hdbscan import HDBSCAN
 from sklearn.cluster import DBSCAN, AgglomerativeClustering
 
 from services.clustering.grouping.forest import NOISE, compact_labels, form_groups
+from services.clustering.grouping.graph import NeighbourGraph
 from services.clustering.grouping.merge import sum_groups
-from services.clustering.grouping.neighbours import NeighbourGraph
 from services.clustering.grouping.thresholds import Thresholds
 from shared.faces.embeddings import Vectors
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bench.embeddings import GeneratedFaces, generate_faces
-from services.clustering.grouping.neighbours import NeighbourGraph, build_neighbour_graph
+from services.clustering.grouping.graph import NeighbourGraph
+from services.clustering.grouping.neighbours import build_neighbour_graph
 from services.clustering.grouping.pipeline import group_faces
 from services.clustering.grouping.request import GroupingRequest, GroupingResult, Progress
 

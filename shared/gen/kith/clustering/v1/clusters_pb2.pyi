@@ -83,6 +83,169 @@ CLUSTER_MODE_DUAL: ClusterMode.ValueType  # 2
 """First assigns faces that known people match surely, then groups the rest."""
 Global___ClusterMode: _TypeAlias = ClusterMode  # noqa: Y015
 
+class _ClusterScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ClusterScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ClusterScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CLUSTER_SCOPE_UNSPECIFIED: _ClusterScope.ValueType  # 0
+    CLUSTER_SCOPE_FULL: _ClusterScope.ValueType  # 1
+    """The default: every selected face is grouped anew."""
+    CLUSTER_SCOPE_INCREMENTAL: _ClusterScope.ValueType  # 2
+    """Places the faces that came since the last run by their neighbours, and groups anew only what they touch. Parameters are
+    those of the last full run; none can be given.
+    """
+
+class ClusterScope(_ClusterScope, metaclass=_ClusterScopeEnumTypeWrapper): ...
+
+CLUSTER_SCOPE_UNSPECIFIED: ClusterScope.ValueType  # 0
+CLUSTER_SCOPE_FULL: ClusterScope.ValueType  # 1
+"""The default: every selected face is grouped anew."""
+CLUSTER_SCOPE_INCREMENTAL: ClusterScope.ValueType  # 2
+"""Places the faces that came since the last run by their neighbours, and groups anew only what they touch. Parameters are
+those of the last full run; none can be given.
+"""
+Global___ClusterScope: _TypeAlias = ClusterScope  # noqa: Y015
+
+class _GraphSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GraphSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GraphSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GRAPH_SOURCE_UNSPECIFIED: _GraphSource.ValueType  # 0
+    GRAPH_SOURCE_LOCAL: _GraphSource.ValueType  # 1
+    """The default: the worker, from the embeddings in PostgreSQL."""
+    GRAPH_SOURCE_QDRANT: _GraphSource.ValueType  # 2
+    """Qdrant, asked in batches: for libraries larger than one machine."""
+
+class GraphSource(_GraphSource, metaclass=_GraphSourceEnumTypeWrapper):
+    """Who finds each face's nearest neighbours."""
+
+GRAPH_SOURCE_UNSPECIFIED: GraphSource.ValueType  # 0
+GRAPH_SOURCE_LOCAL: GraphSource.ValueType  # 1
+"""The default: the worker, from the embeddings in PostgreSQL."""
+GRAPH_SOURCE_QDRANT: GraphSource.ValueType  # 2
+"""Qdrant, asked in batches: for libraries larger than one machine."""
+Global___GraphSource: _TypeAlias = GraphSource  # noqa: Y015
+
+class _GraphMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GraphMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GraphMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GRAPH_METHOD_UNSPECIFIED: _GraphMethod.ValueType  # 0
+    """EXACT up to KITH_CLUSTERING_EXACT_FACES faces, INVERTED_LISTS above."""
+    GRAPH_METHOD_EXACT: _GraphMethod.ValueType  # 1
+    """Every pair is compared."""
+    GRAPH_METHOD_INVERTED_LISTS: _GraphMethod.ValueType  # 2
+    """Faces are compared within the cells of a k-means partition that are nearest to them."""
+
+class GraphMethod(_GraphMethod, metaclass=_GraphMethodEnumTypeWrapper): ...
+
+GRAPH_METHOD_UNSPECIFIED: GraphMethod.ValueType  # 0
+"""EXACT up to KITH_CLUSTERING_EXACT_FACES faces, INVERTED_LISTS above."""
+GRAPH_METHOD_EXACT: GraphMethod.ValueType  # 1
+"""Every pair is compared."""
+GRAPH_METHOD_INVERTED_LISTS: GraphMethod.ValueType  # 2
+"""Faces are compared within the cells of a k-means partition that are nearest to them."""
+Global___GraphMethod: _TypeAlias = GraphMethod  # noqa: Y015
+
+@_typing.final
+class GroupingParameters(_message.Message):
+    """How faces are grouped. What is unset comes from the settings, then from the model pack, then from the collection itself;
+    the run shows what was in force.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    MIN_SAMPLES_FIELD_NUMBER: _builtins.int
+    SEED_QUALITY_FIELD_NUMBER: _builtins.int
+    LINK_FLOOR_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
+    ATTACH_FIELD_NUMBER: _builtins.int
+    ATTACH_MARGIN_FIELD_NUMBER: _builtins.int
+    VETO_SHARE_FIELD_NUMBER: _builtins.int
+    FIRST_GROUPS_ONLY_FIELD_NUMBER: _builtins.int
+    GRAPH_SOURCE_FIELD_NUMBER: _builtins.int
+    GRAPH_METHOD_FIELD_NUMBER: _builtins.int
+    neighbours: _builtins.int
+    """Nearest neighbours kept of each face, 4..256."""
+    min_samples: _builtins.int
+    """A face is as dense as its distance to this neighbour, 1..256."""
+    seed_quality: _builtins.float
+    """Faces below this quality join groups but form none, 0..1."""
+    link_floor: _builtins.float
+    """Cosine at or below which faces form no group."""
+    merge: _builtins.float
+    """Groups whose centroids' cosine is above it are one."""
+    attach: _builtins.float
+    """A single face joins a group whose centroid's cosine is above it .."""
+    attach_margin: _builtins.float
+    """.. and this much above the second best group's, 0..2."""
+    veto_share: _builtins.float
+    """Two groups that share more than this share of the smaller one's photos are two people, 0..1."""
+    first_groups_only: _builtins.bool
+    """True leaves the groups as the algorithm makes them: no merging, no attaching."""
+    graph_source: Global___GraphSource.ValueType
+    graph_method: Global___GraphMethod.ValueType
+    def __init__(
+        self,
+        *,
+        neighbours: _builtins.int | None = ...,
+        min_samples: _builtins.int | None = ...,
+        seed_quality: _builtins.float | None = ...,
+        link_floor: _builtins.float | None = ...,
+        merge: _builtins.float | None = ...,
+        attach: _builtins.float | None = ...,
+        attach_margin: _builtins.float | None = ...,
+        veto_share: _builtins.float | None = ...,
+        first_groups_only: _builtins.bool = ...,
+        graph_source: Global___GraphSource.ValueType = ...,
+        graph_method: Global___GraphMethod.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attach", b"_attach", "_attach_margin", b"_attach_margin", "_link_floor", b"_link_floor", "_merge", b"_merge", "_min_samples", b"_min_samples", "_neighbours", b"_neighbours", "_seed_quality", b"_seed_quality", "_veto_share", b"_veto_share", "attach", b"attach", "attach_margin", b"attach_margin", "link_floor", b"link_floor", "merge", b"merge", "min_samples", b"min_samples", "neighbours", b"neighbours", "seed_quality", b"seed_quality", "veto_share", b"veto_share"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attach", b"_attach", "_attach_margin", b"_attach_margin", "_link_floor", b"_link_floor", "_merge", b"_merge", "_min_samples", b"_min_samples", "_neighbours", b"_neighbours", "_seed_quality", b"_seed_quality", "_veto_share", b"_veto_share", "attach", b"attach", "attach_margin", b"attach_margin", "first_groups_only", b"first_groups_only", "graph_method", b"graph_method", "graph_source", b"graph_source", "link_floor", b"link_floor", "merge", b"merge", "min_samples", b"min_samples", "neighbours", b"neighbours", "seed_quality", b"seed_quality", "veto_share", b"veto_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attach: _TypeAlias = _typing.Literal["attach"]  # noqa: Y015
+    _WhichOneofArgType__attach: _TypeAlias = _typing.Literal["_attach", b"_attach"]  # noqa: Y015
+    _WhichOneofReturnType__attach_margin: _TypeAlias = _typing.Literal["attach_margin"]  # noqa: Y015
+    _WhichOneofArgType__attach_margin: _TypeAlias = _typing.Literal["_attach_margin", b"_attach_margin"]  # noqa: Y015
+    _WhichOneofReturnType__link_floor: _TypeAlias = _typing.Literal["link_floor"]  # noqa: Y015
+    _WhichOneofArgType__link_floor: _TypeAlias = _typing.Literal["_link_floor", b"_link_floor"]  # noqa: Y015
+    _WhichOneofReturnType__merge: _TypeAlias = _typing.Literal["merge"]  # noqa: Y015
+    _WhichOneofArgType__merge: _TypeAlias = _typing.Literal["_merge", b"_merge"]  # noqa: Y015
+    _WhichOneofReturnType__min_samples: _TypeAlias = _typing.Literal["min_samples"]  # noqa: Y015
+    _WhichOneofArgType__min_samples: _TypeAlias = _typing.Literal["_min_samples", b"_min_samples"]  # noqa: Y015
+    _WhichOneofReturnType__neighbours: _TypeAlias = _typing.Literal["neighbours"]  # noqa: Y015
+    _WhichOneofArgType__neighbours: _TypeAlias = _typing.Literal["_neighbours", b"_neighbours"]  # noqa: Y015
+    _WhichOneofReturnType__seed_quality: _TypeAlias = _typing.Literal["seed_quality"]  # noqa: Y015
+    _WhichOneofArgType__seed_quality: _TypeAlias = _typing.Literal["_seed_quality", b"_seed_quality"]  # noqa: Y015
+    _WhichOneofReturnType__veto_share: _TypeAlias = _typing.Literal["veto_share"]  # noqa: Y015
+    _WhichOneofArgType__veto_share: _TypeAlias = _typing.Literal["_veto_share", b"_veto_share"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attach) -> _WhichOneofReturnType__attach | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attach_margin) -> _WhichOneofReturnType__attach_margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__link_floor) -> _WhichOneofReturnType__link_floor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__merge) -> _WhichOneofReturnType__merge | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_samples) -> _WhichOneofReturnType__min_samples | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__neighbours) -> _WhichOneofReturnType__neighbours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed_quality) -> _WhichOneofReturnType__seed_quality | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__veto_share) -> _WhichOneofReturnType__veto_share | None: ...
+
+Global___GroupingParameters: _TypeAlias = GroupingParameters  # noqa: Y015
+
 @_typing.final
 class Cluster(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -100,6 +263,8 @@ class Cluster(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    MEDOID_FACE_ID_FIELD_NUMBER: _builtins.int
+    SEPARATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"clu_" and 12 hex digits; stays across runs while most of its faces stay together."""
     library_id: _builtins.str
@@ -115,6 +280,12 @@ class Cluster(_message.Message):
     """The run that last changed it."""
     etag: _builtins.str
     """Changes with the members."""
+    medoid_face_id: _builtins.str
+    """The most typical face: nearest to the centroid. `cover_face_id` is the best to look at."""
+    separation: _builtins.float
+    """How far it is from the next cluster: cohesion less the cosine of its centroid to the nearest other, -2..2. As of the run
+    that last changed it; unset if there was no other.
+    """
     @_builtins.property
     def first_captured(self) -> _timestamp_pb2.Timestamp:
         """When its photos were taken, first and last; unset if unknown."""
@@ -141,12 +312,16 @@ class Cluster(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        medoid_face_id: _builtins.str = ...,
+        separation: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "first_captured", b"first_captured", "last_captured", b"last_captured", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_separation", b"_separation", "create_time", b"create_time", "first_captured", b"first_captured", "last_captured", b"last_captured", "separation", b"separation", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohesion", b"cohesion", "cover_face_id", b"cover_face_id", "create_time", b"create_time", "etag", b"etag", "face_count", b"face_count", "first_captured", b"first_captured", "id", b"id", "last_captured", b"last_captured", "library_id", b"library_id", "number", b"number", "run_id", b"run_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_separation", b"_separation", "cohesion", b"cohesion", "cover_face_id", b"cover_face_id", "create_time", b"create_time", "etag", b"etag", "face_count", b"face_count", "first_captured", b"first_captured", "id", b"id", "last_captured", b"last_captured", "library_id", b"library_id", "medoid_face_id", b"medoid_face_id", "number", b"number", "run_id", b"run_id", "separation", b"separation", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__separation: _TypeAlias = _typing.Literal["separation"]  # noqa: Y015
+    _WhichOneofArgType__separation: _TypeAlias = _typing.Literal["_separation", b"_separation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__separation) -> _WhichOneofReturnType__separation | None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
 
@@ -305,6 +480,9 @@ class ClusterFacesRequest(_message.Message):
     MIN_QUALITY_FIELD_NUMBER: _builtins.int
     MIN_CLUSTER_SIZE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     mode: Global___ClusterMode.ValueType
     algorithm: Global___ClusterAlgorithm.ValueType
@@ -313,10 +491,15 @@ class ClusterFacesRequest(_message.Message):
     min_cluster_size: _builtins.int
     """Default 3, at least 2."""
     request_id: _builtins.str
+    scope: Global___ClusterScope.ValueType
+    allow_missing_embeddings: _builtins.bool
+    """Run although more faces than KITH_CLUSTERING_MAX_MISSING_SHARE allows have no embedding of the active model."""
     @_builtins.property
     def captured(self) -> _types_pb2.TimeRange:
         """Only faces of photos taken then; faces outside keep their clusters."""
 
+    @_builtins.property
+    def parameters(self) -> Global___GroupingParameters: ...
     def __init__(
         self,
         *,
@@ -327,10 +510,13 @@ class ClusterFacesRequest(_message.Message):
         min_quality: _builtins.float = ...,
         min_cluster_size: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        parameters: Global___GroupingParameters | None = ...,
+        scope: Global___ClusterScope.ValueType = ...,
+        allow_missing_embeddings: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["captured", b"captured"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["captured", b"captured", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "captured", b"captured", "library_id", b"library_id", "min_cluster_size", b"min_cluster_size", "min_quality", b"min_quality", "mode", b"mode", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "allow_missing_embeddings", b"allow_missing_embeddings", "captured", b"captured", "library_id", b"library_id", "min_cluster_size", b"min_cluster_size", "min_quality", b"min_quality", "mode", b"mode", "parameters", b"parameters", "request_id", b"request_id", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -417,7 +603,7 @@ class LabelClusterResponse(_message.Message):
 
     @_builtins.property
     def job(self) -> _jobs_pb2.Job:
-        """Set when the cluster had more than 500 faces: the rest is assigned by this job."""
+        """Set when the cluster had more than 500 faces: this job assigns them, as one change; `faces_assigned` is 0 then."""
 
     def __init__(
         self,
@@ -444,12 +630,21 @@ class SplitClusterRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     FACE_IDS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TARGET_COUNT_FIELD_NUMBER: _builtins.int
+    TIGHTNESS_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     cluster_id: _builtins.str
     """Required."""
     etag: _builtins.str
     """Required."""
     request_id: _builtins.str
+    target_count: _builtins.int
+    """Into so many parts, 2..100."""
+    tightness: _builtins.float
+    """Groups of faces whose mean cosine to each other is below it are parts of their own, 0..1."""
+    preview: _builtins.bool
+    """Answers the parts and changes nothing."""
     @_builtins.property
     def face_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """These faces become a cluster of their own. Empty: the cluster is cut by a finer grouping."""
@@ -462,12 +657,17 @@ class SplitClusterRequest(_message.Message):
         etag: _builtins.str = ...,
         face_ids: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        target_count: _builtins.int = ...,
+        tightness: _builtins.float = ...,
+        preview: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fineness", b"fineness", "target_count", b"target_count", "tightness", b"tightness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "etag", b"etag", "face_ids", b"face_ids", "library_id", b"library_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "etag", b"etag", "face_ids", b"face_ids", "fineness", b"fineness", "library_id", b"library_id", "preview", b"preview", "request_id", b"request_id", "target_count", b"target_count", "tightness", b"tightness"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_fineness: _TypeAlias = _typing.Literal["target_count", "tightness"]  # noqa: Y015
+    _WhichOneofArgType_fineness: _TypeAlias = _typing.Literal["fineness", b"fineness"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_fineness) -> _WhichOneofReturnType_fineness | None: ...
 
 Global___SplitClusterRequest: _TypeAlias = SplitClusterRequest  # noqa: Y015
 
@@ -476,20 +676,65 @@ class SplitClusterResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTERS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster]: ...
+    def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster]:
+        """As they are now; empty for a preview."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterPart]:
+        """Largest first, also of a preview. One part: the faces suggest no cut, and nothing was changed."""
+
     def __init__(
         self,
         *,
         clusters: _abc.Iterable[Global___Cluster] | None = ...,
+        parts: _abc.Iterable[Global___ClusterPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "parts", b"parts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SplitClusterResponse: _TypeAlias = SplitClusterResponse  # noqa: Y015
+
+@_typing.final
+class ClusterPart(_message.Message):
+    """What SplitCluster makes, or would make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    FACE_COUNT_FIELD_NUMBER: _builtins.int
+    COHESION_FIELD_NUMBER: _builtins.int
+    MEDOID_FACE_ID_FIELD_NUMBER: _builtins.int
+    FACE_IDS_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    """Empty for a preview, but of the part that keeps the id."""
+    face_count: _builtins.int
+    cohesion: _builtins.float
+    medoid_face_id: _builtins.str
+    @_builtins.property
+    def face_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Best first, at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        face_count: _builtins.int = ...,
+        cohesion: _builtins.float = ...,
+        medoid_face_id: _builtins.str = ...,
+        face_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cohesion", b"cohesion", "face_count", b"face_count", "face_ids", b"face_ids", "medoid_face_id", b"medoid_face_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterPart: _TypeAlias = ClusterPart  # noqa: Y015
 
 @_typing.final
 class DismissClusterRequest(_message.Message):
@@ -591,6 +836,26 @@ class ClusterRun(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     LIBRARY_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -605,6 +870,18 @@ class ClusterRun(_message.Message):
     THRESHOLDS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    MIN_CLUSTER_SIZE_FIELD_NUMBER: _builtins.int
+    ASSIGNED_FIELD_NUMBER: _builtins.int
+    SUGGESTED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    GROWN_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    MERGED_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     library_id: _builtins.str
     job_id: _builtins.str
@@ -617,6 +894,23 @@ class ClusterRun(_message.Message):
     noise: _builtins.int
     kept: _builtins.int
     """Clusters that kept their id."""
+    scope: Global___ClusterScope.ValueType
+    min_cluster_size: _builtins.int
+    assigned: _builtins.int
+    """Faces a known person got before the rest was grouped, and faces people are asked about; DUAL only."""
+    suggested: _builtins.int
+    missing: _builtins.int
+    """Faces left out for want of an embedding."""
+    grown: _builtins.int
+    """Of the clusters that kept their id: those with more faces than before."""
+    split: _builtins.int
+    """Earlier clusters whose faces are in more than one now."""
+    merged: _builtins.int
+    """Clusters with the faces of more than one earlier cluster."""
+    created: _builtins.int
+    """Clusters with a new id."""
+    gone: _builtins.int
+    """Earlier clusters that are no more."""
     @_builtins.property
     def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Cosines in force, by name."""
@@ -627,6 +921,16 @@ class ClusterRun(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def parameters(self) -> Global___GroupingParameters:
+        """As resolved."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By name: largest, median_size, noise_share, cohesion, separation, silhouette (on a sample, -1..1), validity (as DBCV, on a
+        sample, -1..1), peak_mb (of the process that grouped).
+        """
+
     def __init__(
         self,
         *,
@@ -644,10 +948,22 @@ class ClusterRun(_message.Message):
         thresholds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        scope: Global___ClusterScope.ValueType = ...,
+        parameters: Global___GroupingParameters | None = ...,
+        min_cluster_size: _builtins.int = ...,
+        assigned: _builtins.int = ...,
+        suggested: _builtins.int = ...,
+        missing: _builtins.int = ...,
+        grown: _builtins.int = ...,
+        split: _builtins.int = ...,
+        merged: _builtins.int = ...,
+        created: _builtins.int = ...,
+        gone: _builtins.int = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "clustered", b"clustered", "clusters", b"clusters", "create_time", b"create_time", "faces", b"faces", "id", b"id", "job_id", b"job_id", "kept", b"kept", "library_id", b"library_id", "mode", b"mode", "model_version", b"model_version", "noise", b"noise", "seconds", b"seconds", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "assigned", b"assigned", "clustered", b"clustered", "clusters", b"clusters", "create_time", b"create_time", "created", b"created", "faces", b"faces", "gone", b"gone", "grown", b"grown", "id", b"id", "job_id", b"job_id", "kept", b"kept", "library_id", b"library_id", "merged", b"merged", "metrics", b"metrics", "min_cluster_size", b"min_cluster_size", "missing", b"missing", "mode", b"mode", "model_version", b"model_version", "noise", b"noise", "parameters", b"parameters", "scope", b"scope", "seconds", b"seconds", "split", b"split", "suggested", b"suggested", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,7 +92,10 @@ class ClusterServiceServicer:
 
     def ClusterFaces(self, request, context):
         """Groups the unassigned faces, as a job. Ids of clusters that stay alike stay; assigned faces are never touched.
-        Job result: {run_id, faces, clusters, clustered, noise, assigned} (assigned: DUAL only).
+        RESOURCE_EXHAUSTED, MEMORY_BUDGET with `needed_mb` and `budget_mb`; FAILED_PRECONDITION, EMBEDDINGS_MISSING with `missing`
+        and `faces`, and RUN_REQUIRED if INCREMENTAL has nothing to build on: nothing is begun then. Pausing and cancelling take
+        effect between two blocks; after a crash the job goes on from the last blocks that were kept.
+        Job result: {run_id, faces, clusters, clustered, noise, assigned, suggested} (the last two: DUAL only).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,14 +111,16 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SplitCluster(self, request, context):
-        """Cuts a cluster in parts, by a finer grouping or by the given faces.
+        """Cuts a cluster in parts, by a finer grouping or by the given faces. The largest part keeps the id. Parts stay apart, and
+        their faces together, in every later run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DismissCluster(self, request, context):
-        """Puts a cluster away ("nobody I know"); its faces come back only if asked for.
+        """Puts a cluster away ("nobody I know"). Later runs keep its faces away, and put those they find with them there too; only
+        `restore` brings them back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

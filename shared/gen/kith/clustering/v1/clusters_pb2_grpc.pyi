@@ -21,7 +21,10 @@ class ClusterServiceStub:
     """One cluster with a page of its members."""
     ClusterFaces: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ClusterFacesRequest, _clusters_pb2.ClusterFacesResponse]
     """Groups the unassigned faces, as a job. Ids of clusters that stay alike stay; assigned faces are never touched.
-    Job result: {run_id, faces, clusters, clustered, noise, assigned} (assigned: DUAL only).
+    RESOURCE_EXHAUSTED, MEMORY_BUDGET with `needed_mb` and `budget_mb`; FAILED_PRECONDITION, EMBEDDINGS_MISSING with `missing`
+    and `faces`, and RUN_REQUIRED if INCREMENTAL has nothing to build on: nothing is begun then. Pausing and cancelling take
+    effect between two blocks; after a crash the job goes on from the last blocks that were kept.
+    Job result: {run_id, faces, clusters, clustered, noise, assigned, suggested} (the last two: DUAL only).
     """
     LabelCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.LabelClusterRequest, _clusters_pb2.LabelClusterResponse]
     """Says who a cluster is: assigns all its faces to a person, who may be new, and ends the cluster. With `etag`, ABORTED,
@@ -29,9 +32,13 @@ class ClusterServiceStub:
     assigned meanwhile) are named, the rest go through.
     """
     SplitCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.SplitClusterRequest, _clusters_pb2.SplitClusterResponse]
-    """Cuts a cluster in parts, by a finer grouping or by the given faces."""
+    """Cuts a cluster in parts, by a finer grouping or by the given faces. The largest part keeps the id. Parts stay apart, and
+    their faces together, in every later run.
+    """
     DismissCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DismissClusterRequest, _clusters_pb2.DismissClusterResponse]
-    """Puts a cluster away ("nobody I know"); its faces come back only if asked for."""
+    """Puts a cluster away ("nobody I know"). Later runs keep its faces away, and put those they find with them there too; only
+    `restore` brings them back.
+    """
     ListClusterRuns: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ListClusterRunsRequest, _clusters_pb2.ListClusterRunsResponse]
     """Past runs with their figures, newest first."""
 
@@ -58,7 +65,10 @@ class ClusterServiceServicer:
         context: _aio.ServicerContext[_clusters_pb2.ClusterFacesRequest, _abc.Awaitable[_clusters_pb2.ClusterFacesResponse]],
     ) -> _abc.Awaitable[_clusters_pb2.ClusterFacesResponse]:
         """Groups the unassigned faces, as a job. Ids of clusters that stay alike stay; assigned faces are never touched.
-        Job result: {run_id, faces, clusters, clustered, noise, assigned} (assigned: DUAL only).
+        RESOURCE_EXHAUSTED, MEMORY_BUDGET with `needed_mb` and `budget_mb`; FAILED_PRECONDITION, EMBEDDINGS_MISSING with `missing`
+        and `faces`, and RUN_REQUIRED if INCREMENTAL has nothing to build on: nothing is begun then. Pausing and cancelling take
+        effect between two blocks; after a crash the job goes on from the last blocks that were kept.
+        Job result: {run_id, faces, clusters, clustered, noise, assigned, suggested} (the last two: DUAL only).
         """
 
     def LabelCluster(
@@ -76,14 +86,18 @@ class ClusterServiceServicer:
         request: _clusters_pb2.SplitClusterRequest,
         context: _aio.ServicerContext[_clusters_pb2.SplitClusterRequest, _abc.Awaitable[_clusters_pb2.SplitClusterResponse]],
     ) -> _abc.Awaitable[_clusters_pb2.SplitClusterResponse]:
-        """Cuts a cluster in parts, by a finer grouping or by the given faces."""
+        """Cuts a cluster in parts, by a finer grouping or by the given faces. The largest part keeps the id. Parts stay apart, and
+        their faces together, in every later run.
+        """
 
     def DismissCluster(
         self,
         request: _clusters_pb2.DismissClusterRequest,
         context: _aio.ServicerContext[_clusters_pb2.DismissClusterRequest, _abc.Awaitable[_clusters_pb2.DismissClusterResponse]],
     ) -> _abc.Awaitable[_clusters_pb2.DismissClusterResponse]:
-        """Puts a cluster away ("nobody I know"); its faces come back only if asked for."""
+        """Puts a cluster away ("nobody I know"). Later runs keep its faces away, and put those they find with them there too; only
+        `restore` brings them back.
+        """
 
     def ListClusterRuns(
         self,

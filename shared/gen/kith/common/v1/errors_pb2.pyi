@@ -93,7 +93,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MODEL_MISMATCH: _ErrorReason.ValueType  # 21
     """Vectors of two models, or of two dimensions, were about to meet. [FAILED_PRECONDITION; expected, actual]"""
     ERROR_REASON_MEMORY_BUDGET: _ErrorReason.ValueType  # 22
-    """The work would need more memory than its budget. [FAILED_PRECONDITION; needed_mb, budget_mb]"""
+    """The work would need more memory than its budget. [RESOURCE_EXHAUSTED; needed_mb, budget_mb]"""
     ERROR_REASON_LIBRARY_FORBIDDEN: _ErrorReason.ValueType  # 23
     """The token does not cover this library. [PERMISSION_DENIED; library_id]"""
     ERROR_REASON_VERB_FORBIDDEN: _ErrorReason.ValueType  # 24
@@ -140,6 +140,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """It is no longer as the change left it; on the item of an undo. [-]"""
     ERROR_REASON_TOO_FEW_FACES: _ErrorReason.ValueType  # 41
     """Too few confirmed persons and faces to learn from. [FAILED_PRECONDITION; persons, faces, persons_needed, faces_needed]"""
+    ERROR_REASON_EMBEDDINGS_MISSING: _ErrorReason.ValueType  # 42
+    """Faces have no embedding of the active model, more than a run may leave out. [FAILED_PRECONDITION; missing, faces]"""
+    ERROR_REASON_RUN_REQUIRED: _ErrorReason.ValueType  # 43
+    """There is no earlier run, or none of the active model and matcher, to build on. [FAILED_PRECONDITION; model_version]"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. ErrorInfo.reason carries the name without `ERROR_REASON_`.
@@ -194,7 +198,7 @@ ERROR_REASON_JOB_FAILED: ErrorReason.ValueType  # 20
 ERROR_REASON_MODEL_MISMATCH: ErrorReason.ValueType  # 21
 """Vectors of two models, or of two dimensions, were about to meet. [FAILED_PRECONDITION; expected, actual]"""
 ERROR_REASON_MEMORY_BUDGET: ErrorReason.ValueType  # 22
-"""The work would need more memory than its budget. [FAILED_PRECONDITION; needed_mb, budget_mb]"""
+"""The work would need more memory than its budget. [RESOURCE_EXHAUSTED; needed_mb, budget_mb]"""
 ERROR_REASON_LIBRARY_FORBIDDEN: ErrorReason.ValueType  # 23
 """The token does not cover this library. [PERMISSION_DENIED; library_id]"""
 ERROR_REASON_VERB_FORBIDDEN: ErrorReason.ValueType  # 24
@@ -241,4 +245,8 @@ ERROR_REASON_CHANGED_SINCE: ErrorReason.ValueType  # 40
 """It is no longer as the change left it; on the item of an undo. [-]"""
 ERROR_REASON_TOO_FEW_FACES: ErrorReason.ValueType  # 41
 """Too few confirmed persons and faces to learn from. [FAILED_PRECONDITION; persons, faces, persons_needed, faces_needed]"""
+ERROR_REASON_EMBEDDINGS_MISSING: ErrorReason.ValueType  # 42
+"""Faces have no embedding of the active model, more than a run may leave out. [FAILED_PRECONDITION; missing, faces]"""
+ERROR_REASON_RUN_REQUIRED: ErrorReason.ValueType  # 43
+"""There is no earlier run, or none of the active model and matcher, to build on. [FAILED_PRECONDITION; model_version]"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,93 @@
+"""Runs that say all they did, faces that humans put into clusters, and the people whose centroids are to be computed.
+
+Revision: 0004, after 0003. Expand only: version N-1 must run beside it.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+# Statement triggers: one insert however many faces a statement moves. In order of id, as all who lock people do.
+QUEUE_PEOPLE = """
+CREATE FUNCTION queue_centroids() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO centroids_to_compute (person_id, library_id, since)
+    SELECT touched.person_id, touched.library_id, now()
+    FROM (
+        SELECT person_id, library_id FROM {touched}
+        GROUP BY person_id, library_id ORDER BY person_id
+    ) AS touched
+    JOIN persons ON persons.person_id = touched.person_id
+    ON CONFLICT (person_id) DO UPDATE SET changes = centroids_to_compute.changes + 1;
+    RETURN NULL;
+END $$
+"""
+TRIGGERS = {
+    "insert": ("INSERT", "REFERENCING NEW TABLE AS new_rows", "new_rows"),
+    "delete": ("DELETE", "REFERENCING OLD TABLE AS old_rows", "old_rows"),
+    "update": (
+        "UPDATE",
+        "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
+        "(SELECT person_id, library_id FROM old_rows UNION ALL SELECT person_id, library_id FROM new_rows) AS both_rows",
+    ),
+}
+
+
+def upgrade() -> None:
+    json = postgresql.JSONB(astext_type=sa.Text())
+    op.add_column("cluster_runs", sa.Column("scope", sa.Text(), server_default="FULL", nullable=False))
+    for name in ("parameters", "metrics", "outcome"):
+        op.add_column("cluster_runs", sa.Column(name, json, server_default="{}", nullable=False))
+    op.add_column("cluster_runs", sa.Column("read_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("cluster_runs", sa.Column("matcher_id", sa.UUID(), nullable=True))
+    op.create_check_constraint("ck_cluster_runs_scope", "cluster_runs", "scope IN ('FULL', 'INCREMENTAL')")
+    op.add_column("clusters", sa.Column("medoid_face_id", sa.UUID(), nullable=True))
+    op.add_column("clusters", sa.Column("separation", sa.REAL(), nullable=True))
+    op.create_foreign_key(
+        "fk_clusters_medoid_face_id", "clusters", "faces", ["medoid_face_id"], ["face_id"], ondelete="SET NULL"
+    )
+    op.create_index("ix_clusters_medoid", "clusters", ["medoid_face_id"])
+    op.add_column("cluster_members", sa.Column("pinned", sa.Boolean(), server_default="false", nullable=False))
+    op.create_table(
+        "centroids_to_compute",
+        sa.Column("person_id", sa.UUID(), nullable=False),
+        sa.Column("library_id", sa.Text(), nullable=False),
+        sa.Column("changes", sa.BigInteger(), server_default="1", nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["person_id"],
+            ["persons.person_id"],
+            name="fk_centroids_to_compute_person_id",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("person_id", name="pk_centroids_to_compute"),
+    )
+    op.create_index("ix_centroids_to_compute_since", "centroids_to_compute", ["since"])
+    for name, (event, transition, touched) in TRIGGERS.items():
+        function = f"queue_centroids_{name}"
+        op.execute(QUEUE_PEOPLE.replace("queue_centroids()", f"{function}()").replace("{touched}", touched))
+        op.execute(
+            f"CREATE TRIGGER {function} AFTER {event} ON assignments {transition} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+        )
+
+
+def downgrade() -> None:
+    for name in TRIGGERS:
+        op.execute(f"DROP TRIGGER queue_centroids_{name} ON assignments")
+        op.execute(f"DROP FUNCTION queue_centroids_{name}()")
+    op.drop_table("centroids_to_compute")
+    op.drop_column("cluster_members", "pinned")
+    op.drop_index("ix_clusters_medoid", table_name="clusters")
+    op.drop_column("clusters", "separation")
+    op.drop_column("clusters", "medoid_face_id")
+    op.drop_constraint("ck_cluster_runs_scope", "cluster_runs")
+    for name in ("matcher_id", "read_at", "outcome", "metrics", "parameters", "scope"):
+        op.drop_column("cluster_runs", name)
