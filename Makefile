@@ -72,7 +72,7 @@ status-doc: $(READY) ## Make docs/status.md from running servers
 
 .PHONY: bench
 bench: $(READY) ## Measure (AREA=detection, default every area; MODEL_PACK=folder PHOTOS=folder NAME=of-the-result)
-	$(BIN)/python -m bench $(AREA) $(if $(MODEL_PACK),--pack "$(MODEL_PACK)") $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(NAME),--name "$(NAME)")
+	$(BIN)/python -m bench $(AREA) $(if $(MODEL_PACK),--pack "$(MODEL_PACK)") $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(SIZE),--size "$(SIZE)") $(if $(NAME),--name "$(NAME)")
 
 .PHONY: lock
 lock: $(READY) ## Make the hashed locks from pyproject.toml

@@ -26,12 +26,13 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=1, help="runs per figure")
     parser.add_argument("--pack", type=Path, default=DEMO_PACK, help="model pack's folder (default: the demo's)")
     parser.add_argument("--photos", type=Path, help="folder of photos to detect on (default: faces the pack knows)")
+    parser.add_argument("--size", help="measure only this, of an area that leaves it out otherwise (clustering: 1m)")
     parser.add_argument("--name", help="of the result, if one area is measured (default: the area's)")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.areas) - set(areas))
     if unknown:
         parser.error(f"no such area: {', '.join(unknown)} (there are: {', '.join(areas)})")
-    options = BenchOptions(arguments.repeat, arguments.pack.resolve(), arguments.photos)
+    options = BenchOptions(arguments.repeat, arguments.pack.resolve(), arguments.photos, arguments.size)
     console = Console()
     for area in arguments.areas or areas:
         rows = importlib.import_module(f"bench.areas.{area}").measure(options)

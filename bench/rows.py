@@ -17,7 +17,9 @@ RESULTS = ROOT / "bench" / "results"
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """One figure: the median of ``n`` runs, ``spread`` between the smallest and the largest, and how to get it again."""
+    """One figure: the median of ``n`` runs, ``spread`` between the smallest and the largest, and how to get it again;
+    ``commit``, if it was measured at another one than the rest.
+    """
 
     row: str
     metric: str
@@ -25,6 +27,7 @@ class BenchRow:
     n: int
     spread: float
     command: str
+    commit: str = ""
 
 
 def make_row(row: str, metric: str, values: Sequence[float], command: str) -> BenchRow:
@@ -57,17 +60,42 @@ def read_commit() -> str:
 
 
 def write_results(name: str, rows: Sequence[BenchRow], *, pack: str) -> Path:
-    """Write ``bench/results/<name>.json``; ``pack`` is the model pack that was measured."""
+    """Write ``bench/results/<name>.json``; ``pack`` is the model pack that was measured.
+
+    Rows that another command measured (a larger size, say) stay, each with the commit it was measured at, until that command
+    runs again; not those of another machine or pack.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
+    machine, commit = describe_machine(), read_commit()
+    kept = _keep_rows(path, rows, machine, pack)
     found = {
-        "machine": describe_machine(),
-        "commit": read_commit(),
+        "machine": machine,
+        "commit": commit,
         "pack": pack,
-        "rows": [asdict(row) for row in rows],
+        "rows": [_describe_row(row, commit) for row in [*rows, *kept]],
     }
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def _keep_rows(path: Path, rows: Sequence[BenchRow], machine: dict[str, object], pack: str) -> list[BenchRow]:
+    """Rows of the result there is that these do not replace."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if before["pack"] != pack or any(before["machine"][name] != machine[name] for name in ("cpu", "cores")):
+        return []
+    commands, figures = {row.command for row in rows}, {(row.row, row.metric) for row in rows}
+    kept = [BenchRow(**{"commit": before["commit"], **row}) for row in before["rows"]]
+    return [row for row in kept if row.command not in commands and (row.row, row.metric) not in figures]
+
+
+def _describe_row(row: BenchRow, commit: str) -> dict[str, object]:
+    described = asdict(row)
+    if row.commit in ("", commit):
+        del described["commit"]
+    return described
 
 
 def _cpu_name() -> str:

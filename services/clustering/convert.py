@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -11,19 +11,37 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kith.clustering.v1 import centroids_pb2, clusters_pb2
-from kith.common.v1 import types_pb2
-from services.clustering.domain.grouping_run import ClusterFaces
+from services.clustering.domain.cluster_faces import ClusterFaces, GraphSource, Parameters
 from services.clustering.domain.labelling import MAX_EXCEPTED, LabelCluster
-from services.clustering.domain.model import Centroid, Cluster, ClusterMember, ClusterMode, ClusterRun, ClusterState
+from services.clustering.domain.model import (
+    Centroid,
+    Cluster,
+    ClusterMember,
+    ClusterMode,
+    ClusterRun,
+    ClusterScope,
+    ClusterState,
+)
 from services.clustering.domain.searching import CentroidMatch, SearchByCentroid
-from services.clustering.grouping.request import Algorithm
+from services.clustering.grouping.request import Algorithm, GraphMethod
 from services.clustering.repository.unassigned import FaceSelection
-from shared.errors import InvalidRequest, NotImplementedYet
+from shared.errors import InvalidRequest
 from shared.ids import parse_cluster_id, parse_library_id, parse_uuid
 from shared.jobs.convert import to_timestamp
-from shared.jobs.model import ItemFailure
 
 Word = TypeVar("Word", bound=StrEnum)
+
+# What may be said of a grouping, by field of GroupingParameters: least and most.
+_RANGES = {
+    "neighbours": (4, 256),
+    "min_samples": (1, 256),
+    "seed_quality": (0.0, 1.0),
+    "link_floor": (-1.0, 1.0),
+    "merge": (-1.0, 1.0),
+    "attach": (-1.0, 1.0),
+    "attach_margin": (0.0, 2.0),
+    "veto_share": (0.0, 1.0),
+}
 
 MAX_PERSONS = 500
 MAX_MATCHES = 500
@@ -33,8 +51,6 @@ USUAL_MATCHES = 50
 def from_cluster_faces(request: clusters_pb2.ClusterFacesRequest, min_cluster_size: int) -> ClusterFaces:
     """A run to start; ``min_cluster_size`` if the request names none. Raises :class:`InvalidRequest` by field."""
     mode = _known(ClusterMode, clusters_pb2.ClusterMode, request.mode, "mode") or ClusterMode.UNSUPERVISED
-    if mode is ClusterMode.DUAL:
-        raise NotImplementedYet("ClusterFaces with mode DUAL is not built yet; use UNSUPERVISED")
     algorithm = _known(Algorithm, clusters_pb2.ClusterAlgorithm, request.algorithm, "algorithm") or Algorithm.HDBSCAN
     if not 0.0 <= request.min_quality <= 1.0:
         raise InvalidRequest("min_quality must be 0..1", field="min_quality")
@@ -45,12 +61,35 @@ def from_cluster_faces(request: clusters_pb2.ClusterFacesRequest, min_cluster_si
     end = _moment(captured.end, "captured.end") if captured.HasField("end") else None
     if start is not None and end is not None and start >= end:
         raise InvalidRequest("captured.start must be before captured.end", field="captured")
+    scope = _known(ClusterScope, clusters_pb2.ClusterScope, request.scope, "scope") or ClusterScope.FULL
+    parameters = from_parameters(request.parameters)
+    if scope is ClusterScope.INCREMENTAL and request.HasField("parameters"):
+        raise InvalidRequest("an INCREMENTAL run has the parameters of the last full run", field="parameters")
     return ClusterFaces(
         library_id=parse_library_id(request.library_id),
         algorithm=algorithm,
         selection=FaceSelection(start, end, request.min_quality),
         min_cluster_size=request.min_cluster_size or min_cluster_size,
         mode=mode,
+        scope=scope,
+        parameters=parameters,
+        allow_missing=request.allow_missing_embeddings,
+    )
+
+
+def from_parameters(said: clusters_pb2.GroupingParameters) -> Parameters:
+    """Parameters of a grouping. Raises :class:`InvalidRequest` by field."""
+    given = {field.name: value for field, value in said.ListFields() if field.name in _RANGES}
+    for name, value in given.items():
+        least, most = _RANGES[name]
+        if not least <= value <= most:
+            raise InvalidRequest(f"parameters.{name} must be {least}..{most}", field=f"parameters.{name}")
+    source = _known(GraphSource, clusters_pb2.GraphSource, said.graph_source, "parameters.graph_source")
+    return Parameters(
+        **given,
+        first_groups_only=said.first_groups_only,
+        graph_source=source or GraphSource.LOCAL,
+        graph_method=_known(GraphMethod, clusters_pb2.GraphMethod, said.graph_method, "parameters.graph_method"),
     )
 
 
@@ -69,7 +108,7 @@ def from_label_cluster(request: clusters_pb2.LabelClusterRequest) -> LabelCluste
         person_id=parse_uuid(request.person_id, "person_id") if named == "person_id" else None,
         new_person_name=request.new_person_name,
         etag=request.etag,
-        except_face_ids=_parse_ids(request.except_face_ids, "except_face_ids"),
+        except_face_ids=parse_ids(request.except_face_ids, "except_face_ids"),
     )
 
 
@@ -95,6 +134,8 @@ def to_cluster(cluster: Cluster) -> clusters_pb2.Cluster:
         create_time=to_timestamp(cluster.created_at),
         update_time=to_timestamp(cluster.updated_at),
         etag=cluster.etag,
+        medoid_face_id=str(cluster.medoid_face_id),
+        separation=cluster.separation,
     )
 
 
@@ -122,19 +163,33 @@ def to_run(run: ClusterRun) -> clusters_pb2.ClusterRun:
         thresholds=run.thresholds,
         seconds=run.seconds,
         create_time=to_timestamp(run.created_at),
+        scope=clusters_pb2.ClusterScope.Value(f"CLUSTER_SCOPE_{run.scope.value}"),
+        parameters=to_parameters(run.parameters),
+        min_cluster_size=run.parameters.get("min_cluster_size", 0),
+        metrics=run.metrics,
+        **run.outcome,
     )
 
 
-def to_failure(failure: ItemFailure) -> types_pb2.ItemFailure:
-    """A failed item as a message."""
-    return types_pb2.ItemFailure(id=failure.item_id, reason=failure.reason, message=failure.message)
+def to_parameters(found: Mapping[str, Any]) -> clusters_pb2.GroupingParameters:
+    """The parameters of a run as a message; empty for a run of before they were kept."""
+    words = {
+        name: getattr(clusters_pb2, enum).Value(f"{prefix}_{found[name]}")
+        for name, enum, prefix in (
+            ("graph_source", "GraphSource", "GRAPH_SOURCE"),
+            ("graph_method", "GraphMethod", "GRAPH_METHOD"),
+        )
+        if name in found
+    }
+    plain = {name: found[name] for name in (*_RANGES, "first_groups_only") if name in found}
+    return clusters_pb2.GroupingParameters(**plain, **words)
 
 
 def from_person_ids(person_ids: Sequence[str]) -> list[UUID]:
     """1..500 persons, each once. Raises :class:`InvalidRequest`."""
     if not 1 <= len(person_ids) <= MAX_PERSONS:
         raise InvalidRequest(f"person_ids must have 1..{MAX_PERSONS} ids", field="person_ids")
-    return _parse_ids(person_ids, "person_ids")
+    return parse_ids(person_ids, "person_ids")
 
 
 def from_search(request: centroids_pb2.SearchByCentroidRequest) -> SearchByCentroid:
@@ -195,7 +250,8 @@ def _moment(stamp: Timestamp, field: str) -> datetime:
         raise InvalidRequest(f"{field} is no moment of the years 1..9999", field=field) from error
 
 
-def _parse_ids(values: Sequence[str], field: str) -> list[UUID]:
+def parse_ids(values: Sequence[str], field: str) -> list[UUID]:
+    """Ids, each once. Raises :class:`InvalidRequest` naming the one that is none."""
     found = [parse_uuid(value, f"{field}[{index}]") for index, value in enumerate(values)]
     if len(set(found)) != len(found):
         raise InvalidRequest(f"{field} must hold each id once", field=field)

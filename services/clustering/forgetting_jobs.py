@@ -9,7 +9,7 @@ from services.clustering.domain.averaging import forget_centroids
 from services.clustering.domain.model import ClusteringDeps
 from shared.db.engine import Database, Transaction
 from shared.jobs.execution import SliceRun
-from shared.jobs.forgetting import Removal, read_forgotten
+from shared.jobs.forgetting import Removal, find_forgetting, read_forgotten
 from shared.jobs.model import Job, Json, Progress, SliceResults
 
 
@@ -25,7 +25,7 @@ class ForgetCentroidsHandler:
         if run.slice.checkpoint:
             return dict(run.slice.checkpoint)
         async with run.step() as tx:
-            people = (await read_forgotten(tx, run.slice.library_id, run.slice.spec)).person_ids
+            people = (await read_forgotten(tx, run.slice.library_id, find_forgetting(run.slice.spec))).person_ids
             gone = await forget_centroids(tx, self.deps, run.slice.library_id, people)
             removed = Removal({"centroids": len(gone)}, Counter(version for _, version in gone)).to_json()
             await run.checkpoint(tx, Progress(done=len(gone), phase="centroids"), removed)

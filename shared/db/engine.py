@@ -83,6 +83,13 @@ class Transaction:
             return _one_or_none(await self.rows(statement, parameters))
         return (await self.execute(statement, parameters)).one_or_none()
 
+    async def stream(self, statement: Query, rows: int) -> AsyncIterator[list[asyncpg.Record]]:
+        """The rows of a query that has all its values, as the driver makes them, at most ``rows`` at a time."""
+        for hear in self._listeners:
+            hear(statement.text)
+        async for records in statement.stream(self.driver, {}, rows):
+            yield records
+
     async def scalar(self, statement: Executable, parameters: Parameters | None = None) -> Any:
         """First column of the first row, or None."""
         return (await self.execute(statement, parameters)).scalar()

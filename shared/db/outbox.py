@@ -6,7 +6,6 @@ truth itself, so many changes of one face cost one write. See ADR 0003 for why a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,13 +30,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 
 from shared.clock import Clock
 from shared.db.engine import Transaction
+from shared.db.named_locks import lock_until_end
 from shared.db.notify import Channel, notify
 from shared.db.query import Query
 from shared.db.tables_detection import face_embeddings
 from shared.db.tables_shared import vector_outbox, vector_versions
 
 _LEAP = 100_000
-_VERSIONS_LOCK = int.from_bytes(hashlib.sha256(b"vector_versions").digest()[:8], "big", signed=True)
 _KEY = (vector_outbox.c.kind, vector_outbox.c.point_id, vector_outbox.c.model_version)
 
 
@@ -196,7 +195,7 @@ async def raise_versions(tx: Transaction, above: int) -> None:
     would pass for newer than anything the relay writes. Not undone if the transaction is. One caller at a time, to the end
     of its transaction: between the look and the leap of one, another might leap further, and be set back.
     """
-    await tx.execute(select(func.pg_advisory_xact_lock(_VERSIONS_LOCK)))
+    await lock_until_end(tx, "vector_versions")
     reached = await tx.scalar(select(literal_column("last_value")).select_from(text("vector_versions")))
     if reached <= above:
         # The distance is for what others draw between the look and the leap: it must never go back.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,10 +53,7 @@ class Query:
 
     async def fetch(self, connection: asyncpg.Connection, parameters: Mapping[str, Any]) -> list[Any]:
         """All rows; raises :class:`sqlalchemy.exc.DBAPIError` as any other statement would."""
-        values = []
-        for name, process in self._takes:
-            value = parameters[name] if name in parameters else self._given[name]
-            values.append(value if process is None else process(value))
+        values = self._bind(parameters)
         with translate_driver_errors(self.text, connection):
             records = await connection.fetch(self.text, *values)
         if not records:
@@ -66,6 +63,27 @@ class Query:
             row: Any = namedtuple("Row", records[0].keys(), rename=True)  # type: ignore[misc]
             self._make_row = row._make
         return list(map(self._make_row, records))
+
+
+    async def stream(
+        self, connection: asyncpg.Connection, parameters: Mapping[str, Any], rows: int
+    ) -> AsyncIterator[list[asyncpg.Record]]:
+        """The driver's own records, at most ``rows`` at a time; in a transaction, and with errors as :meth:`fetch`."""
+        values = self._bind(parameters)
+        with translate_driver_errors(self.text, connection):
+            cursor = await connection.cursor(self.text, *values)
+            records = await cursor.fetch(rows)
+        while records:
+            yield records
+            with translate_driver_errors(self.text, connection):
+                records = await cursor.fetch(rows)
+
+    def _bind(self, parameters: Mapping[str, Any]) -> list[Any]:
+        values = []
+        for name, process in self._takes:
+            value = parameters[name] if name in parameters else self._given[name]
+            values.append(value if process is None else process(value))
+        return values
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Index, Integer, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
 
 from shared.db.metadata import TIMESTAMP, library_column, metadata, one_of
@@ -81,17 +81,29 @@ cluster_members = Table(
     Index("ix_cluster_members_library", "library_id"),
 )
 
-# People whose faces changed since their centroids were computed; filled by a trigger on ``assignments``, so that no writer
-# can forget it, and emptied by the clustering worker.
+# People whose faces changed since their centroids were computed; filled by triggers on ``assignments`` and ``persons``, so
+# that no writer can forget it, and emptied by whoever computes them.
 centroids_to_compute = Table(
     "centroids_to_compute",
     metadata,
     Column("person_id", UUID(as_uuid=True), ForeignKey("persons.person_id", ondelete="CASCADE"), primary_key=True),
     library_column(),
-    # Grows with each change, so that one that comes while centroids are computed is not lost.
-    Column("changes", BigInteger, nullable=False, server_default="1"),
+    # Another number with each change, and never the same again: so one that comes while centroids are computed is not lost.
+    Column("changes", BigInteger, Identity(), nullable=False),
     Column("since", TIMESTAMP, nullable=False),
+    # A worker is at it till then, or will not try again before.
+    Column("claimed_until", TIMESTAMP),
     Index("ix_centroids_to_compute_since", "since"),
+)
+
+# The model and the formula that all people of a library have been put into ``centroids_to_compute`` for: once one of them is
+# another, everybody's centroids are due.
+centroid_formulas = Table(
+    "centroid_formulas",
+    metadata,
+    library_column(primary_key=True),
+    Column("model_version", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
 )
 
 # The last "Unnamed N" given out in a library; numbers are never used again.
@@ -125,4 +137,12 @@ centroids = Table(
     Index("ix_centroids_page", "library_id", "person_id", "kind", "mode"),
 )
 
-__all__ = ["centroids", "centroids_to_compute", "cluster_members", "cluster_numbers", "cluster_runs", "clusters"]
+__all__ = [
+    "centroid_formulas",
+    "centroids",
+    "centroids_to_compute",
+    "cluster_members",
+    "cluster_numbers",
+    "cluster_runs",
+    "clusters",
+]

@@ -16,6 +16,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    and_,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, UUID
@@ -63,6 +64,9 @@ persons = Table(
     # For the foreign key: without it every face that is deleted costs a scan.
     Index("ix_persons_cover", "cover_face_id"),
 )
+
+LIVING = and_(persons.c.status != "MERGED", persons.c.deleted_at.is_(None))
+"""Of persons who are neither part of another nor deleted."""
 
 changes = Table(
     "changes",
@@ -231,6 +235,7 @@ receipts = Table(
 )
 
 __all__ = [
+    "LIVING",
     "allowed_doubles",
     "assignment_versions",
     "assignments",

@@ -8,7 +8,7 @@ one of its age or light.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from shared.faces.embeddings import InvalidEmbedding, Vectors, normalise
 
-ALGORITHM: Final = "trimmed-mean-1"
-"""Stored with every centroid; changes when the formula does, which makes all older ones stale."""
+MEAN_ALGORITHM: Final = "trimmed-mean-1"
+"""Changes when the formula does; what is stored carries it (:data:`shared.faces.modes.ALGORITHM`)."""
 
 TRIM_FROM: Final = 50
 TRIM_SHARE: Final = 0.05
@@ -73,9 +73,12 @@ def compute_centroids(vectors: Vectors, labels: npt.NDArray[np.integer], groups:
     starts = np.concatenate([[0], np.cumsum(sizes)])
     for group in np.flatnonzero(sizes >= TRIM_FROM):
         rows = order[starts[group] : starts[group + 1]]
-        agreement = vectors[rows] @ normalise(sums[group : group + 1])[0]
+        mean = normalise(sums[group : group + 1])[0]
+        agreement = np.concatenate([vectors[some] @ mean for some in _slices(rows)])
+        # Of equals the first rows go, so that the same rows in the same order always give the same centroid.
         left_out = np.argsort(agreement, kind="stable")[: count_trimmed(len(rows))]
-        sums[group] -= vectors[rows[left_out]].sum(axis=0, dtype=np.float64)
+        for some in _slices(rows[left_out]):
+            sums[group] -= vectors[some].sum(axis=0, dtype=np.float64)
     return Centroids(vectors=normalise(sums), sizes=sizes)
 
 
@@ -83,12 +86,16 @@ def _sum_groups(
     vectors: Vectors, order: npt.NDArray[np.integer], labels: npt.NDArray[np.integer], groups: int
 ) -> npt.NDArray[np.float64]:
     sums = np.zeros((groups, vectors.shape[1]), dtype=np.float64)
-    for start in range(0, len(order), _CHUNK_ROWS):
-        rows = order[start : start + _CHUNK_ROWS]
+    for rows in _slices(order):
         names = labels[rows]
         firsts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
         sums[names[firsts]] += np.add.reduceat(vectors[rows], firsts, axis=0, dtype=np.float64)
     return sums
+
+
+def _slices(rows: npt.NDArray[np.integer]) -> Iterator[npt.NDArray[np.integer]]:
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        yield rows[start : start + _CHUNK_ROWS]
 
 
 def hash_members(members: Iterable[tuple[str, int]]) -> str:

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kith.common.v1 import types_pb2
 from kith.jobs.v1 import jobs_pb2
 from shared.errors import InvalidRequest
-from shared.jobs.model import Job, JobState
+from shared.jobs.model import ItemFailure, Job, JobState
 
 # What google.protobuf.Duration can hold: 10 000 years.
 _LONGEST_S = 315_576_000_000
@@ -24,6 +24,11 @@ def to_timestamp(moment: datetime | None) -> Timestamp | None:
     # Not by FromDatetime, which takes three times as long, and a page has hundreds of them.
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def to_failure(failure: ItemFailure) -> types_pb2.ItemFailure:
+    """A failed item as a message."""
+    return types_pb2.ItemFailure(id=failure.item_id, reason=failure.reason, message=failure.message)
 
 
 def to_job(job: Job, now: datetime) -> jobs_pb2.Job:
@@ -43,9 +48,7 @@ def to_job(job: Job, now: datetime) -> jobs_pb2.Job:
             rate_per_second=job.rate(now),
         ),
         failure_count=job.failure_count,
-        failures=[
-            types_pb2.ItemFailure(id=item.item_id, reason=item.reason, message=item.message) for item in job.failures
-        ],
+        failures=[to_failure(item) for item in job.failures],
         created_by=job.created_by,
         create_time=to_timestamp(job.created_at),
         start_time=to_timestamp(job.started_at),

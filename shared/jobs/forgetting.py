@@ -52,7 +52,7 @@ class Removal:
 
     def plus(self, other: Removal) -> Removal:
         """Both together."""
-        return Removal(_add(self.rows, other.rows), _add(self.points, other.points))
+        return Removal(add_counts(self.rows, other.rows), add_counts(self.points, other.points))
 
 
 NOTHING: Final = Removal({}, {})
@@ -67,15 +67,21 @@ async def leave_forgetting(
     return await create_job(tx, job, ids, clock)
 
 
-async def read_forgotten(tx: Transaction, library_id: str, spec: Json) -> Forgotten:
-    """Who is forgotten by the job that a part's ``spec`` names; nobody if there is no such receipt."""
+async def read_forgotten(tx: Transaction, library_id: str, job_id: UUID) -> Forgotten:
+    """Who is forgotten by a job; nobody if there is no such receipt."""
     rows = await tx.rows(
         select(receipts.c.person_id, receipts.c.delete_faces)
-        .where(receipts.c.library_id == library_id, receipts.c.job_id == UUID(spec["forgets"]))
+        .where(receipts.c.library_id == library_id, receipts.c.job_id == job_id)
         .order_by(receipts.c.person_id)
     )
     return Forgotten([row.person_id for row in rows], any(row.delete_faces for row in rows))
 
 
-def _add(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+def find_forgetting(spec: Json) -> UUID:
+    """The job that forgets, of the spec of one that does a part of it."""
+    return UUID(spec["forgets"])
+
+
+def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """Counts by name, of both together."""
     return {name: one.get(name, 0) + other.get(name, 0) for name in sorted({*one, *other})}

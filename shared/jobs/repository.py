@@ -18,7 +18,18 @@ from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
 from shared.db.tables_shared import job_failures, job_slices, jobs
 from shared.errors import NotFound
 from shared.ids import IdFactory
-from shared.jobs.model import LIVE_STATES, ItemFailure, Job, JobState, Json, NewJob, Progress, Slice, SliceTurn
+from shared.jobs.model import (
+    FINAL_STATES,
+    LIVE_STATES,
+    ItemFailure,
+    Job,
+    JobState,
+    Json,
+    NewJob,
+    Progress,
+    Slice,
+    SliceTurn,
+)
 
 SHOWN_FAILURES = 100
 
@@ -58,6 +69,15 @@ async def get_jobs(tx: Transaction, library_id: str, job_ids: Sequence[UUID]) ->
     """Several jobs by id, without those that are not in this library; three statements at most."""
     rows = await tx.rows(select(jobs).where(jobs.c.library_id == library_id, jobs.c.job_id == func.any(list(job_ids))))
     return {job.job_id: job for job in await with_failures(tx, [_job(row) for row in rows])}
+
+
+async def find_unended(tx: Transaction, job_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the jobs, of any library, that are there and have not ended."""
+    final = [state.value for state in FINAL_STATES]
+    rows = await tx.rows(
+        select(jobs.c.job_id).where(jobs.c.job_id == func.any(list(job_ids)), jobs.c.state.not_in(final))
+    )
+    return {row.job_id for row in rows}
 
 
 async def list_jobs(

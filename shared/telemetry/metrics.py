@@ -51,6 +51,13 @@ class Metrics:
         self.people_to_settle = self._gauge("kith_people_to_settle", "Persons not yet brought up to their faces.")
         self.people_to_settle_seconds = self._gauge("kith_people_to_settle_seconds", "Age of the oldest such entry.")
 
+        self.centroids_to_compute = self._gauge(
+            "kith_centroids_to_compute", "Persons whose centroids do not follow their faces yet."
+        )
+        self.centroids_to_compute_seconds = self._gauge(
+            "kith_centroids_to_compute_seconds", "Age of the oldest such entry."
+        )
+
         self.detector_waiting = self._gauge("kith_detector_waiting", "Photos waiting for inference.")
         self.detector_running = self._gauge("kith_detector_running", "Photos in a run of the models.")
         self.detector_held_bytes = self._gauge("kith_detector_held_bytes", "Decoded photos held for inference.")

@@ -82,6 +82,8 @@ async def settings(stores: Stores, tmp_path: Path) -> AsyncIterator[Settings]:
             "rpc": {"port": 0, "health_port": 0, "drain_s": 5, "default_deadline_s": 60},
             "jobs": {"lease_s": 3, "heartbeat_s": 0.5, "dispatch_interval_s": 0.2, "watch_poll_s": 0.2},
             "relay": {"poll_s": 0.1},
+            # Not before a test is over: those that are about it set their own.
+            "clustering": {"centroid_interval_s": 3600},
             "images": {"roots": [tmp_path.as_uri()]},
         }
     )

@@ -29,7 +29,7 @@ FACES_PER_PHOTO: Final = 2
 MINUTES_BETWEEN_PHOTOS: Final = 95
 # Vectors are drawn once and used again; a person has fewer faces than that, or so many that it makes no difference.
 DRAWN: Final = 4_000
-SETTLED_AT_ONCE: Final = 50
+SETTLED_TOGETHER: Final = 50
 _FIRST_PHOTO: Final = datetime(2008, 5, 1, tzinfo=UTC)
 _GIVEN: Final = ("Ada", "Bruno", "Chidi", "Dalia", "Emil", "Farah", "Goran", "Hana", "Ines", "Jun", "Kemal", "Lotte")
 _FAMILY: Final = ("Abe", "Brandt", "Castro", "Demir", "Eze", "Fontaine", "Gruber", "Horvat", "Ito", "Jensen", "Kaya")
@@ -70,9 +70,9 @@ async def seed_library(base: Foundation, library_id: str, shape: Shape, *, with_
         await writer.write_people(people, random)
         await writer.write_assignments(base.ids.new_uuid(), face_ids, [people[person] for person in owned])
         await writer.write_clusters(base.ids.new_uuid(), face_ids[first_grouped:first_free], grouped)
-    for start in range(0, len(people), SETTLED_AT_ONCE):
+    for start in range(0, len(people), SETTLED_TOGETHER):
         async with base.database.transaction() as tx:
-            await settle_locked(tx, build_deps(base), library_id, people[start : start + SETTLED_AT_ONCE])
+            await settle_locked(tx, build_deps(base), library_id, people[start : start + SETTLED_TOGETHER])
     if with_points:
         async with base.database.transaction() as tx:
             await queue_faces(tx, base.clock, library_id, face_ids)

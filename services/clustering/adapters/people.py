@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import grpc.aio
@@ -42,9 +42,30 @@ class RemotePeople:
             reason=reason,
             request_id=str(request_id),
         )
+        return await self._assign(request)
+
+    async def assign_recognised(
+        self, library_id: str, confidences: Mapping[UUID, float], person_id: UUID, reason: str, request_id: UUID
+    ) -> FacesAssigned:
+        request = assignments_pb2.BatchAssignFacesRequest(
+            library_id=library_id,
+            face_ids=[str(face_id) for face_id in confidences],
+            person_id=str(person_id),
+            source=assignments_pb2.ASSIGNMENT_SOURCE_MACHINE,
+            # For a server of the version before, which knows one for all.
+            confidence=min(confidences.values()),
+            confidences=confidences.values(),
+            partial=True,
+            reason=reason,
+            request_id=str(request_id),
+        )
+        return await self._assign(request)
+
+    async def _assign(self, request: assignments_pb2.BatchAssignFacesRequest) -> FacesAssigned:
         async with translate_errors(SERVICE):
             answer = await self._assignments.BatchAssignFaces(request)
         return FacesAssigned(
             [UUID(assignment.face_id) for assignment in answer.assignments],
             [ItemFailure(failure.id, failure.reason, failure.message) for failure in answer.failures],
+            UUID(answer.job.id) if answer.HasField("job") else None,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from services.clustering.domain.ports import NearFace
@@ -26,7 +27,14 @@ class IndexedFaces:
         min_cosine: float,
         min_quality: float,
         excluded: Sequence[UUID],
+        captured_from: datetime | None,
     ) -> list[list[NearFace]]:
-        where = FaceFilter(library_id, unassigned=True, min_quality=min_quality, excluded=tuple(excluded))
+        where = FaceFilter(
+            library_id,
+            unassigned=True,
+            min_quality=min_quality,
+            excluded=tuple(excluded),
+            captured_from=captured_from,
+        )
         answers = await self._index.search(model_version, vectors, where, limit, min_cosine)
         return [[NearFace(hit.face_id, hit.asset_id, hit.cosine) for hit in answer] for answer in answers]

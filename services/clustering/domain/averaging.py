@@ -1,7 +1,9 @@
 """Keeping each person's centroids: one of all their faces, and one of each mode where they have several.
 
 They are computed with no transaction open, from one snapshot, and carry the hash of the faces they were computed from. So
-whatever changes meanwhile, a centroid never passes for fresh when it is not.
+whatever changes meanwhile, a centroid never passes for fresh when it is not. The same snapshot tells the number under which the
+person waits in the queue: once what was computed is stored, or nothing had to be, the person is taken out of it under that
+number.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from services.clustering.domain.model import (
     ActiveModel,
     CentroidKind,
     ClusteringDeps,
+    Computation,
     NewCentroid,
     PersonCentroids,
     Standing,
 )
+from services.clustering.repository.centroid_queue import clear_people
 from services.clustering.repository.centroids import (
     delete_centroids,
     read_embeddings,
@@ -27,11 +31,11 @@ from services.clustering.repository.centroids import (
     replace_centroids,
     require_persons,
 )
-from services.clustering.repository.locks import lock_centroids
+from services.clustering.repository.locks import hold_persons, lock_centroids
 from shared.db.engine import Database, Transaction
 from shared.db.outbox import PointKind, queue_points
 from shared.faces.centroid import compute_centroid, count_trimmed
-from shared.faces.embeddings import Vectors, decode_embeddings
+from shared.faces.embeddings import Vectors
 from shared.faces.modes import find_modes
 
 # So many embeddings are held at once (40 MB at 512 dimensions), and at least one person's.
@@ -40,7 +44,7 @@ FACES_AT_ONCE = 20_000
 
 async def compute_stale(
     database: Database, model: ActiveModel, person_ids: Sequence[UUID], *, force: bool = False
-) -> list[PersonCentroids]:
+) -> Computation:
     """Compute the centroids of those persons whose faces are others than the stored ones are of; of all with ``force``.
 
     One statement, and two for every 20,000 faces.
@@ -48,35 +52,39 @@ async def compute_stale(
     async with database.snapshot() as tx:
         standings = await read_standings(tx, model, person_ids)
     wanted = [standing for standing in standings if standing.stale or (force and standing.face_count)]
+    ids = {standing.person_id for standing in wanted}
     computed: list[PersonCentroids] = []
     for batch in _batches(wanted):
         # A snapshot of its own, so that none stays open while the CPU works; what changed since is left for the next call.
-        ids = [standing.person_id for standing in batch]
         async with database.snapshot() as tx:
-            present = await read_standings(tx, model, ids)
-            rows = await read_embeddings(tx, model, ids)
-        stored: dict[UUID, list[bytes]] = {person_id: [] for person_id in ids}
-        for row in rows:
-            stored[row.person_id].append(row.embedding)
-        computed += await asyncio.to_thread(_average, present, stored, model.dimension)
-    return computed
+            present = await read_standings(tx, model, [standing.person_id for standing in batch])
+            vectors = await read_embeddings(tx, model, present)
+        computed += await asyncio.to_thread(_average, present, vectors)
+    return Computation(computed, [standing for standing in standings if standing.person_id not in ids])
 
 
 async def store_computed(
-    tx: Transaction, deps: ClusteringDeps, library_id: str, model: ActiveModel, computed: Sequence[PersonCentroids]
+    tx: Transaction, deps: ClusteringDeps, library_id: str, model: ActiveModel, computation: Computation
 ) -> int:
-    """Store what was computed, except where another call has stored since; answers of how many persons."""
-    if not computed:
+    """Store what was computed, except where another call has stored since; answers of how many persons.
+
+    Those whose centroids are right now are taken out of the queue, unless they have changed again.
+    """
+    if not computation.settles:
         return 0
-    person_ids = [person.standing.person_id for person in computed]
+    person_ids = [person.standing.person_id for person in computation.computed]
     await lock_centroids(tx, person_ids)
+    # Against being removed between the look and the writing.
+    await hold_persons(tx, person_ids)
     now = {standing.person_id: standing for standing in await read_standings(tx, model, person_ids)}
     ours = [
         person
-        for person in computed
+        for person in computation.computed
         if person.standing.person_id in now and _stored(now[person.standing.person_id]) == _stored(person.standing)
     ]
     changed = await replace_centroids(tx, deps.clock, deps.ids, library_id, model, ours)
+    settled = [*(person.standing for person in ours), *computation.fresh]
+    await clear_people(tx, {standing.person_id: standing.mark for standing in settled if standing.mark is not None})
     points = [(centroid_id, model.model_version) for centroid_id in changed]
     await queue_points(tx, deps.clock, PointKind.CENTROID, library_id, points)
     return len(ours)
@@ -115,10 +123,11 @@ def _batches(standings: Sequence[Standing]) -> Iterator[list[Standing]]:
         yield batch
 
 
-def _average(standings: Sequence[Standing], stored: dict[UUID, list[bytes]], dimension: int) -> list[PersonCentroids]:
+def _average(standings: Sequence[Standing], vectors: Vectors) -> list[PersonCentroids]:
+    ends = np.cumsum([standing.face_count for standing in standings]).tolist()
     return [
-        PersonCentroids(standing, _centroids(decode_embeddings(stored[standing.person_id], dimension)))
-        for standing in standings
+        PersonCentroids(standing, _centroids(vectors[end - standing.face_count : end]))
+        for standing, end in zip(standings, ends, strict=True)
     ]
 
 

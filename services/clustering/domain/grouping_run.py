@@ -1,13 +1,12 @@
-"""One run of ClusterFaces: read the unassigned faces, group them, put the groups in place.
+"""One run of ClusterFaces: check and read the unassigned faces, put the groups in place.
 
-Reading and storing are use cases on a transaction; grouping lies between them, without one, in a process of its own.
+Both are use cases on a transaction; grouping lies between them, without one, in a process of its own.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,168 +14,125 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from services.clustering.domain.model import ActiveModel, ClusteringDeps, ClusterMode, ClusterRun
+from services.clustering.domain.cluster_faces import ClusterFaces, choose_sizes, describe_resolved
+from services.clustering.domain.model import ActiveModel, ClusteringDeps, ClusterRun
+from services.clustering.domain.placement import Groups, Placement, place_groups
 from services.clustering.grouping.plan import check_memory, plan_memory
-from services.clustering.grouping.request import Algorithm, GroupingRequest, GroupingResult, GroupingSizes
-from services.clustering.grouping.stable_ids import keep_cluster_ids
-from services.clustering.grouping.thresholds import (
-    ARCFACE_THRESHOLDS,
-    CALIBRATION_FACES,
-    ThresholdOverrides,
-    Thresholds,
-)
+from services.clustering.grouping.request import GroupingResult
+from services.clustering.grouping.stable_ids import Fate
 from services.clustering.repository.locks import hold_faces, lock_clusters
-from services.clustering.repository.matchers import find_learnt_space
+from services.clustering.repository.matchers import with_learnt_space
 from services.clustering.repository.memberships import (
-    Membership,
+    Figures,
     clear_assigned,
     insert_clusters,
     read_memberships,
     refresh_clusters,
+    write_figures,
     write_memberships,
 )
 from services.clustering.repository.runs import insert_run
 from services.clustering.repository.unassigned import (
-    FaceSelection,
+    FaceCounts,
     FaceTable,
     count_unassigned,
     find_active_model,
     read_unassigned,
 )
+from services.clustering.repository.workspace import Workspace
 from shared.db.engine import Transaction
 from shared.db.long_work import allow_long_work
 from shared.db.outbox import queue_faces
-from shared.errors import Contention
-from shared.faces.projection import LearntSpace
-
-THRESHOLDS = ("knn_floor", "link_floor", "merge", "attach", "attach_margin")
+from shared.errors import Contention, PreconditionFailed, Reason
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterFaces:
-    """What a run is to group, and how."""
+class FacesRead:
+    """Faces to group, with the model they were read by, at which moment, and how many have no embedding of it.
 
-    library_id: str
-    algorithm: Algorithm
-    selection: FaceSelection
-    min_cluster_size: int
-    mode: ClusterMode = ClusterMode.UNSUPERVISED
+    ``model`` is None for a library without one, which has no faces.
+    """
 
-    def describe(self) -> dict[str, Any]:
-        """As the job keeps it."""
-        where = self.selection
-        return {
-            "mode": self.mode.value,
-            "algorithm": self.algorithm.value,
-            "captured_from": where.captured_from.isoformat() if where.captured_from else None,
-            "captured_before": where.captured_before.isoformat() if where.captured_before else None,
-            "min_quality": where.min_quality,
-            "min_cluster_size": self.min_cluster_size,
-        }
-
-    @classmethod
-    def parse(cls, library_id: str, spec: Mapping[str, Any]) -> ClusterFaces:
-        """From what :meth:`describe` made."""
-
-        def moment(name: str) -> datetime | None:
-            return datetime.fromisoformat(spec[name]) if spec[name] else None
-
-        return cls(
-            library_id=library_id,
-            algorithm=Algorithm(spec["algorithm"]),
-            selection=FaceSelection(moment("captured_from"), moment("captured_before"), spec["min_quality"]),
-            min_cluster_size=spec["min_cluster_size"],
-            mode=ClusterMode(spec["mode"]),
-        )
+    faces: FaceTable
+    model: ActiveModel | None
+    read_at: datetime
+    missing: int
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """Faces, and the groups they were found to be in; ``result`` is None where there were no faces."""
+    """The groups that faces were found to be in; ``result`` is None where there were no faces. ``counts`` are further figures
+    of the run's outcome.
+    """
 
+    read: FacesRead
     faces: FaceTable
-    model_version: str
     result: GroupingResult | None
     seconds: Mapping[str, float]
+    counts: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Placement:
-    """A grouping held against the present: who stays in the groups, and under which id."""
-
-    memberships: Sequence[Membership]
-    ungrouped: Sequence[UUID]
-    changed_faces: Sequence[UUID]
-    changed_clusters: Sequence[str]
-    cluster_ids: Sequence[str]
-    new_ids: Sequence[str]
-    touched: Sequence[str]
-    faces: int
-    kept: int
-
-
-async def read_faces(
+async def check_faces(
     tx: Transaction, deps: ClusteringDeps, command: ClusterFaces
-) -> tuple[ActiveModel | None, FaceTable]:
-    """The faces to group, in a snapshot; an empty table for a library without a model.
+) -> tuple[ActiveModel | None, FaceCounts]:
+    """The model and how many faces there are to group, before anything is begun.
 
-    Raises :class:`PreconditionFailed` with MEMORY_BUDGET before reading more than grouping may hold.
+    Raises :class:`MemoryBudgetExceeded`, and :class:`PreconditionFailed` with EMBEDDINGS_MISSING.
     """
     model = await find_active_model(tx, command.library_id)
-    count = await count_unassigned(tx, command.library_id, model, command.selection) if model is not None else 0
-    if model is None or count == 0:
-        nothing = np.empty((0, model.dimension if model else 0), dtype=np.float32)
-        return model, FaceTable([], nothing, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
-    sizes = choose_sizes(deps, command)
-    check_memory(plan_memory(count, model.dimension, command.algorithm, sizes), sizes.memory_budget_mb)
-    model = replace(model, learnt=await find_learnt_space(tx, command.library_id, model.model_version))
-    return model, await read_unassigned(tx, command.library_id, model, command.selection, count)
+    if model is None:
+        return None, FaceCounts(0, 0)
+    counts = await count_unassigned(tx, command.library_id, model, command.selection)
+    faces = counts.embedded + counts.missing
+    if not command.allow_missing and counts.missing > deps.settings.max_missing_share * faces:
+        raise PreconditionFailed(
+            f"{counts.missing} of {faces} faces have no embedding of model '{model.model_version}': detect their photos again, "
+            "or group the others with allow_missing_embeddings",
+            reason=Reason.EMBEDDINGS_MISSING,
+            metadata={"missing": str(counts.missing), "faces": str(faces)},
+        )
+    if counts.embedded:
+        sizes = choose_sizes(deps, command)
+        plan = plan_memory(counts.embedded, model.dimension, command.algorithm, sizes, command.parameters.graph_method)
+        check_memory(plan, sizes.memory_budget_mb)
+    return model, counts
 
 
-def build_request(deps: ClusteringDeps, command: ClusterFaces, model: ActiveModel, faces: FaceTable) -> GroupingRequest:
-    """What the grouping is asked: the settings win over the pack, the pack over what the collection itself suggests.
-
-    All of those but the last are cosines of the model's own space, so they are carried into the matcher's if there is one.
-    """
-    carried = {name: model.thresholds[name] for name in THRESHOLDS if name in model.thresholds}
-    chosen = {name: getattr(deps.settings, name) for name in THRESHOLDS if getattr(deps.settings, name) is not None}
-    # A pack that carries only some cosines is calibrated, and those it has win.
-    pack = carried if len(carried) == len(THRESHOLDS) else None
-    if model.learnt is not None:
-        if pack is None and len(faces.face_ids) < CALIBRATION_FACES:
-            pack = asdict(ARCFACE_THRESHOLDS)
-        pack = _carry(model.learnt, pack) if pack is not None else None
-        carried, chosen = _carry(model.learnt, carried), _carry(model.learnt, chosen)
-    return GroupingRequest(
-        vectors=faces.vectors,
-        assets=faces.assets,
-        quality=faces.quality,
-        algorithm=command.algorithm,
-        seed_floor=deps.quality.seed_floor,
-        pack_thresholds=Thresholds(**pack) if pack is not None else None,
-        overrides=ThresholdOverrides(**{**carried, **chosen}),
-        sizes=choose_sizes(deps, command),
-    )
+async def read_faces(tx: Transaction, deps: ClusteringDeps, command: ClusterFaces, workspace: Workspace) -> FacesRead:
+    """The faces to group, in a snapshot, kept in the workspace. Raises what :func:`check_faces` raises."""
+    now = deps.clock.now()
+    model, counts = await check_faces(tx, deps, command)
+    if model is None:
+        return FacesRead(FaceTable.empty(0), None, now, 0)
+    model = await with_learnt_space(tx, command.library_id, model)
+    dimension = model.learnt.projection.dimension if model.learnt else model.dimension
+    vectors = workspace.make_vectors(counts.embedded, dimension)
+    faces = await read_unassigned(tx, command.library_id, model, command.selection, vectors)
+    workspace.keep(faces, _tell_facts(model, now, counts.missing))
+    return FacesRead(faces, model, now, counts.missing)
 
 
-def _carry(learnt: LearntSpace, cosines: Mapping[str, float]) -> dict[str, float]:
+async def reopen_faces(tx: Transaction, library_id: str, workspace: Workspace) -> FacesRead | None:
+    """The faces that an earlier worker of the same job has read; None if it kept none, or the model or matcher is another."""
+    kept = workspace.open()
+    model = await find_active_model(tx, library_id)
+    if kept is None or model is None:
+        return None
+    faces, facts = kept
+    model = await with_learnt_space(tx, library_id, model)
+    read_at = datetime.fromisoformat(facts["read_at"])
+    if facts != _tell_facts(model, read_at, facts["missing"]):
+        return None
+    return FacesRead(faces, model, read_at, facts["missing"])
+
+
+def _tell_facts(model: ActiveModel, read_at: datetime, missing: int) -> dict[str, Any]:
     return {
-        name: learnt.carry_difference(value) if name == "attach_margin" else learnt.carry(value)
-        for name, value in cosines.items()
+        "model_version": model.model_version,
+        "matcher_id": str(model.matcher_id) if model.matcher_id else None,
+        "read_at": read_at.isoformat(),
+        "missing": missing,
     }
-
-
-def choose_sizes(deps: ClusteringDeps, command: ClusterFaces) -> GroupingSizes:
-    """Counts and limits of a run."""
-    settings = deps.settings
-    return GroupingSizes(
-        neighbours=settings.neighbours,
-        min_cluster_size=command.min_cluster_size,
-        min_samples=settings.min_samples,
-        small_set=settings.small_set,
-        block_rows=settings.block_rows,
-        memory_budget_mb=settings.memory_budget_mb,
-    )
 
 
 async def store_grouping(
@@ -188,76 +144,110 @@ async def store_grouping(
     their clusters; clusters without members end. Raises :class:`Contention` if the library was moved to another model since:
     its faces have to be grouped again, by that.
     """
+    result, faces = grouping.result, grouping.faces
+    await begin_to_store(tx, command, grouping.read if result is not None else None, faces.face_ids)
+    present = await read_memberships(tx, command.library_id, faces.face_ids)
+    placed = place_groups(_tell_groups(faces, result), present, command.min_cluster_size, deps.ids.new_cluster_id)
+    run = _make_run(deps, command, grouping, placed, job_id)
+    figures = tell_figures(faces, result.medoids, result.separations, placed) if result is not None else []
+    await write_placement(tx, deps, run, placed, figures)
+    return run
+
+
+async def begin_to_store(
+    tx: Transaction, command: ClusterFaces, read: FacesRead | None, face_ids: Sequence[UUID]
+) -> None:
+    """Lock the library's clusters and hold the faces; ``read`` None: nothing was grouped.
+
+    Raises :class:`Contention` if the library was moved to another model since they were read.
+    """
     await allow_long_work(tx)
     await lock_clusters(tx, command.library_id)
     active = await find_active_model(tx, command.library_id)
-    if grouping.result is not None and (active is None or active.model_version != grouping.model_version):
-        raise Contention(f"the library's model was changed while its faces were grouped by '{grouping.model_version}'")
-    await hold_faces(tx, command.library_id, grouping.faces.face_ids)
-    present = await read_memberships(tx, command.library_id, grouping.faces.face_ids)
-    placed = _place(deps, command, grouping, present)
-    result = grouping.result
-    run = ClusterRun(
+    if read is not None:
+        version = read.model.model_version if read.model else ""
+        if active is None or active.model_version != version:
+            raise Contention(f"the library's model was changed while its faces were grouped by '{version}'")
+    await hold_faces(tx, command.library_id, face_ids)
+
+
+async def write_placement(
+    tx: Transaction, deps: ClusteringDeps, run: ClusterRun, placed: Placement, figures: Sequence[Figures]
+) -> None:
+    """Write a run and what it did, by a fixed number of statements."""
+    await insert_run(tx, run)
+    await insert_clusters(
+        tx, deps.clock, run.library_id, placed.new_ids, run.model_version, run.run_id, placed.dismissed
+    )
+    await write_memberships(tx, run.library_id, placed.memberships, placed.ungrouped)
+    await clear_assigned(tx, run.library_id)
+    await refresh_clusters(tx, placed.touched, placed.changed_clusters, run.model_version, run.run_id, deps.clock.now())
+    await write_figures(tx, figures)
+    await queue_faces(tx, deps.clock, run.library_id, placed.changed_faces)
+
+
+def _tell_groups(faces: FaceTable, result: GroupingResult | None) -> Groups:
+    if result is None:
+        nothing = FaceTable.empty(0)
+        return Groups([], nothing.anchors, nothing.quality, nothing.anchors)
+    return Groups(faces.face_ids, result.labels, result.confidence, faces.anchors)
+
+
+def tell_figures(
+    faces: FaceTable, medoids: npt.NDArray[np.int64], separations: npt.NDArray[np.float32], placed: Placement
+) -> list[Figures]:
+    """Figures by cluster, of the rows and cosines by group."""
+    figures = []
+    for cluster_id, group in placed.groups.items():
+        separation = float(separations[group])
+        medoid = faces.face_ids[int(medoids[group])]
+        figures.append(Figures(cluster_id, medoid, None if np.isnan(separation) else separation))
+    return figures
+
+
+def _make_run(
+    deps: ClusteringDeps, command: ClusterFaces, grouping: Grouping, placed: Placement, job_id: UUID
+) -> ClusterRun:
+    read, result, fate = grouping.read, grouping.result, placed.fate
+    thresholds = result.thresholds if result is not None else None
+    return ClusterRun(
         run_id=deps.ids.new_uuid(),
         library_id=command.library_id,
         job_id=job_id,
         mode=command.mode,
         algorithm=command.algorithm.value,
-        model_version=grouping.model_version,
+        model_version=read.model.model_version if read.model else "",
         faces=placed.faces,
-        clusters=len(placed.cluster_ids),
+        clusters=len(placed.groups),
         clustered=len(placed.memberships),
         noise=placed.faces - len(placed.memberships),
-        kept=placed.kept,
-        thresholds=asdict(result.thresholds) if result else {},
+        kept=fate.kept,
+        thresholds=asdict(thresholds) if thresholds is not None else {},
         seconds=grouping.seconds,
         created_at=deps.clock.now(),
-    )
-    await insert_run(tx, run)
-    await insert_clusters(tx, deps.clock, command.library_id, placed.new_ids, run.model_version, run.run_id)
-    await write_memberships(tx, command.library_id, placed.memberships, placed.ungrouped)
-    await clear_assigned(tx, command.library_id)
-    await refresh_clusters(tx, placed.touched, placed.changed_clusters, run.model_version, run.run_id, deps.clock.now())
-    await queue_faces(tx, deps.clock, command.library_id, placed.changed_faces)
-    return run
-
-
-def _place(
-    deps: ClusteringDeps, command: ClusterFaces, grouping: Grouping, present: Mapping[UUID, str | None]
-) -> _Placement:
-    rows = np.array([face_id in present for face_id in grouping.faces.face_ids], dtype=np.bool_)
-    face_ids = [face_id for face_id, stays in zip(grouping.faces.face_ids, rows, strict=True) if stays]
-    old = [present[face_id] for face_id in face_ids]
-    labels = np.empty(0, dtype=np.int32)
-    confidence = np.empty(0, dtype=np.float32)
-    if grouping.result is not None:
-        labels, confidence = grouping.result.labels[rows], grouping.result.confidence[rows]
-    labels = drop_small(labels, command.min_cluster_size)
-    named = keep_cluster_ids(old, labels, deps.ids.new_cluster_id)
-    new = [named.ids[label] if label >= 0 else None for label in labels.tolist()]
-    changed = [row for row, (before, after) in enumerate(zip(old, new, strict=True)) if before != after]
-    known = {cluster_id for cluster_id in old if cluster_id is not None}
-    changed_clusters = {name for row in changed for name in (old[row], new[row]) if name is not None}
-    return _Placement(
-        memberships=[
-            Membership(face_id, cluster_id, value)
-            for face_id, cluster_id, value in zip(face_ids, new, confidence.tolist(), strict=True)
-            if cluster_id is not None
-        ],
-        ungrouped=[face_ids[row] for row in changed if new[row] is None],
-        changed_faces=[face_ids[row] for row in changed],
-        changed_clusters=sorted(changed_clusters),
-        cluster_ids=named.ids,
-        new_ids=[cluster_id for cluster_id in named.ids if cluster_id not in known],
-        touched=sorted(changed_clusters | set(named.ids)),
-        faces=len(face_ids),
-        kept=named.kept,
+        scope=command.scope,
+        parameters=describe_resolved(deps, command, thresholds, result),
+        metrics=_tell_metrics(result) if result is not None else {},
+        outcome={**tell_fate(fate), "missing": read.missing, **grouping.counts},
+        read_at=read.read_at,
+        matcher_id=read.model.matcher_id if read.model else None,
     )
 
 
-def drop_small(labels: npt.NDArray[np.int32], min_size: int) -> npt.NDArray[np.int32]:
-    """Labels 0..K-1 without gaps, in the order they had; groups that lost too many faces meanwhile are noise (-1)."""
-    sizes = Counter(labels[labels >= 0].tolist())
-    kept = sorted(label for label, size in sizes.items() if size >= min_size)
-    names = {label: name for name, label in enumerate(kept)}
-    return np.array([names.get(label, -1) for label in labels.tolist()], dtype=np.int32)
+def tell_fate(fate: Fate) -> dict[str, int]:
+    """As a run keeps it, which has a column for those that kept their id."""
+    return {name: count for name, count in asdict(fate).items() if name != "kept"}
+
+
+def _tell_metrics(result: GroupingResult) -> dict[str, float]:
+    found = result.metrics
+    return {
+        "largest": found.largest,
+        "median_size": found.median_size,
+        "noise_share": found.noise / found.faces if found.faces else 0.0,
+        "cohesion": found.cohesion,
+        "separation": found.separation,
+        "silhouette": found.silhouette,
+        "validity": found.validity,
+        "peak_mb": found.peak_bytes / (1 << 20),
+    }

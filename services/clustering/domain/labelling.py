@@ -1,8 +1,8 @@
 """Saying who a cluster is: its faces become a person's, and the cluster ends.
 
 The faces are written by the persons service, so this is work in three steps: choose the faces (and remember the choice under
-the request's id), let persons write them, end the cluster. A retry after a crash between the steps finds the same choice and
-calls persons with the same ids, so it finishes the same work and doubles nothing.
+the request's id), let persons write them or start the job that does, end the cluster. A retry after a crash between the steps
+finds the same choice and calls persons with the same ids, so it finishes the same work and doubles nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
-from services.clustering.domain.model import ClusterChanged, ClusteringDeps
+from services.clustering.domain.model import ClusteringDeps
 from services.clustering.domain.ports import People
-from services.clustering.repository.clusters import get_cluster, list_member_ids, remove_members
+from services.clustering.repository.clusters import get_cluster, get_unchanged, list_member_ids, remove_members
 from services.clustering.repository.locks import hold_faces, lock_clusters
 from shared.db.engine import Database, Transaction
 from shared.db.idempotency import RequestKey, claim_request, make_request_key, store_answer
 from shared.db.outbox import queue_faces
-from shared.errors import InvalidRequest, NotFound, NotImplementedYet
+from shared.errors import InvalidRequest
 from shared.jobs.model import ItemFailure
 
 MAX_EXCEPTED = 500
-# What persons takes in one call, and what fits into the deadline of ours.
-FACES_PER_CALL = 500
-MAX_FACES = 5000
+# What persons takes in one call, and makes one change of.
+MAX_FACES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +59,13 @@ class FaceChoice:
 
 @dataclass(frozen=True, slots=True)
 class FacesLabelled:
-    """What persons made of the choice."""
+    """What persons made of the choice, or by which job it will."""
 
     choice: FaceChoice
     person_id: UUID
     assigned: Sequence[UUID]
     failures: Sequence[ItemFailure]
+    job_id: UUID | None
 
 
 async def label_faces(
@@ -73,8 +73,8 @@ async def label_faces(
 ) -> FacesLabelled:
     """Assign the faces of a cluster; with no transaction open, since persons is called.
 
-    Raises :class:`NotFound` for the cluster or the person, :class:`ClusterChanged`, :class:`InvalidRequest`, and
-    :class:`NotImplementedYet` above 5,000 faces.
+    Raises :class:`NotFound` for the cluster or the person, :class:`ClusterChanged`, and :class:`InvalidRequest`, also for a
+    cluster of more than 200,000 faces.
     """
     root = request_id or deps.ids.new_uuid()
     key = None
@@ -86,19 +86,14 @@ async def label_faces(
     person_id = command.person_id
     if person_id is None:
         person_id = await people.create_person(command.library_id, command.new_person_name, uuid5(root, "person"))
-    assigned: list[UUID] = []
-    failures: list[ItemFailure] = []
-    for number, part in enumerate(_batches(choice.chosen, FACES_PER_CALL)):
-        answer = await people.assign_faces(
-            command.library_id,
-            part,
-            person_id,
-            f"label of cluster {command.cluster_id}",
-            uuid5(root, f"faces/{number}"),
-        )
-        assigned += answer.face_ids
-        failures += answer.failures
-    return FacesLabelled(choice, person_id, assigned, failures)
+    answer = await people.assign_faces(
+        command.library_id,
+        choice.chosen,
+        person_id,
+        f"label of cluster {command.cluster_id}",
+        uuid5(root, "faces"),
+    )
+    return FacesLabelled(choice, person_id, answer.face_ids, answer.failures, answer.job_id)
 
 
 async def end_cluster(tx: Transaction, deps: ClusteringDeps, command: LabelCluster, labelled: FacesLabelled) -> None:
@@ -113,7 +108,7 @@ async def end_cluster(tx: Transaction, deps: ClusteringDeps, command: LabelClust
     removed = await remove_members(
         tx, deps.clock, command.library_id, command.cluster_id, [*choice.chosen, *choice.excepted, *gone]
     )
-    # Faces that have a person now were queued by persons.
+    # Faces that have a person now were queued by persons. Those of a job may never get one.
     await queue_faces(tx, deps.clock, command.library_id, set(removed) - set(labelled.assigned))
 
 
@@ -124,7 +119,10 @@ async def _choose_faces(
         remembered = await claim_request(tx, key, deps.clock)
         if remembered is not None:
             return FaceChoice.decode(remembered)
-    await _check_etag(tx, command)
+    if command.etag:
+        await get_unchanged(tx, command.library_id, command.cluster_id, command.etag)
+    else:
+        await get_cluster(tx, command.library_id, command.cluster_id)
     members = await _members(tx, command)
     excepted = set(command.except_face_ids)
     for index, face_id in enumerate(command.except_face_ids):
@@ -135,27 +133,12 @@ async def _choose_faces(
     if not chosen:
         raise InvalidRequest("except_face_ids leaves no face to assign", field="except_face_ids")
     if len(chosen) > MAX_FACES:
-        raise NotImplementedYet(f"LabelCluster of more than {MAX_FACES} faces is not built yet")
+        raise InvalidRequest(f"a cluster of more than {MAX_FACES} faces has to be split first", field="cluster_id")
     choice = FaceChoice(chosen, sorted(excepted))
     if key is not None:
         await store_answer(tx, key, choice.encode())
     return choice
 
 
-async def _check_etag(tx: Transaction, command: LabelCluster) -> None:
-    try:
-        cluster = await get_cluster(tx, command.library_id, command.cluster_id)
-    except NotFound as error:
-        if command.etag:
-            raise ClusterChanged(command.cluster_id, "") from error
-        raise
-    if command.etag and command.etag != cluster.etag:
-        raise ClusterChanged(command.cluster_id, cluster.etag)
-
-
 async def _members(tx: Transaction, command: LabelCluster) -> dict[UUID, bool]:
     return await list_member_ids(tx, command.library_id, command.cluster_id)
-
-
-def _batches(face_ids: Sequence[UUID], size: int) -> list[Sequence[UUID]]:
-    return [face_ids[start : start + size] for start in range(0, len(face_ids), size)]

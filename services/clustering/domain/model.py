@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from shared.clock import Clock
@@ -41,6 +42,13 @@ class ClusterMode(StrEnum):
     DUAL = "DUAL"
 
 
+class ClusterScope(StrEnum):
+    """Whether every selected face is grouped, or only those that came since the last run and what they touch."""
+
+    FULL = "FULL"
+    INCREMENTAL = "INCREMENTAL"
+
+
 class ClusterChanged(KithError):
     """The cluster has other members than the caller saw, or is gone: read again, decide again."""
 
@@ -59,20 +67,23 @@ class ClusterChanged(KithError):
 class ActiveModel:
     """The embedding space a library works in, with the cosines its pack carries, by name.
 
-    ``learnt``: the space of the library's matcher, in which faces are grouped if it has one; looked up for that only.
+    ``learnt``: the space of the library's matcher ``matcher_id``, in which faces are grouped if it has one; looked up for that
+    only.
     """
 
     model_version: str
     dimension: int
     thresholds: Mapping[str, float]
     learnt: LearntSpace | None = None
+    matcher_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster as it is now: figures, cover, dates and etag are of its live members.
+    """A cluster as it is now: figures, cover, medoid, dates and etag are of its live members.
 
     A member is live while its face is ACTIVE and has no person. ``cohesion`` is the mean cosine to the centroid, -1..1.
+    ``separation`` is of when it was last written; None if there was no other cluster then.
     """
 
     cluster_id: str
@@ -88,6 +99,8 @@ class Cluster:
     created_at: datetime
     updated_at: datetime
     etag: str
+    medoid_face_id: UUID
+    separation: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,12 @@ class ClusterMember:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRun:
-    """One row of ``cluster_runs``. ``thresholds`` are cosines, ``seconds`` by phase."""
+    """One row of ``cluster_runs``. ``thresholds`` are cosines, ``seconds`` by phase.
+
+    ``parameters`` are those in force, named as in the contract's GroupingParameters, and ``min_cluster_size``. ``outcome``
+    counts clusters (``grown``, ``split``, ``merged``, ``created``, ``gone``) and faces (``assigned``, ``suggested``,
+    ``missing``). ``read_at``: when the faces were read; None for runs of the version before 0004.
+    """
 
     run_id: UUID
     library_id: str
@@ -117,6 +135,12 @@ class ClusterRun:
     thresholds: Mapping[str, float]
     seconds: Mapping[str, float]
     created_at: datetime
+    scope: ClusterScope = ClusterScope.FULL
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    outcome: Mapping[str, int] = field(default_factory=dict)
+    read_at: datetime | None = None
+    matcher_id: UUID | None = None
 
 
 class CentroidKind(StrEnum):
@@ -157,13 +181,17 @@ class NewCentroid:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a person's centroids stand: the hash and number of their faces now, and what is stored (None: nothing)."""
+    """Where a person's centroids stand: the hash and number of their faces now, and what is stored (None: nothing).
+
+    Who is merged or deleted has no faces here. ``mark``: the number of the last change in the queue; None: not in it.
+    """
 
     person_id: UUID
     members_hash: bytes
     face_count: int
     stored_hash: bytes | None
     stored_version: int
+    mark: int | None
 
     @property
     def stale(self) -> bool:
@@ -178,3 +206,16 @@ class PersonCentroids:
 
     standing: Standing
     centroids: Sequence[NewCentroid]
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """What was computed for some persons, and how those stand for whom nothing had to be."""
+
+    computed: Sequence[PersonCentroids]
+    fresh: Sequence[Standing]
+
+    @property
+    def settles(self) -> bool:
+        """Whether there is anything to store, or anybody to take out of the queue."""
+        return bool(self.computed) or any(standing.mark is not None for standing in self.fresh)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -13,10 +14,11 @@ from shared.jobs.model import ItemFailure
 
 @dataclass(frozen=True, slots=True)
 class FacesAssigned:
-    """Faces that are the person's now, and those that could not be."""
+    """Faces that are the person's now, and those that could not be; or the job that does it, if there are many."""
 
     face_ids: Sequence[UUID]
     failures: Sequence[ItemFailure]
+    job_id: UUID | None = None
 
 
 class People(Protocol):
@@ -29,7 +31,19 @@ class People(Protocol):
     async def assign_faces(
         self, library_id: str, face_ids: Sequence[UUID], person_id: UUID, reason: str, request_id: UUID
     ) -> FacesAssigned:
-        """Give those of at most 500 faces that can go to a person; raises :class:`NotFound` for an unknown person."""
+        """Give those of at most 200,000 faces that can go to a person, as one change; more than 500 by a job.
+
+        Raises :class:`NotFound` for an unknown person.
+        """
+        ...
+
+    async def assign_recognised(
+        self, library_id: str, confidences: Mapping[UUID, float], person_id: UUID, reason: str, request_id: UUID
+    ) -> FacesAssigned:
+        """As :meth:`assign_faces`, as a machine's word: ``confidences`` are of each face, 0..1.
+
+        Raises :class:`NotFound` for an unknown person, :class:`PreconditionFailed` for one merged or deleted.
+        """
         ...
 
 
@@ -55,6 +69,10 @@ class UnassignedFaces(Protocol):
         min_cosine: float,
         min_quality: float,
         excluded: Sequence[UUID],
+        captured_from: datetime | None,
     ) -> list[list[NearFace]]:
-        """The ``limit`` nearest faces of each unit vector of (K, D), best first, in one call: K lists."""
+        """The ``limit`` nearest faces of each unit vector of (K, D), best first, in one call: K lists.
+
+        Without ``excluded`` faces, and those of photos known to be older than ``captured_from``.
+        """
         ...

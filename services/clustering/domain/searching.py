@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID
 
 import numpy as np
@@ -11,15 +12,24 @@ import numpy as np
 from services.clustering.domain.averaging import compute_stale, store_computed
 from services.clustering.domain.model import ActiveModel, Centroid, ClusteringDeps
 from services.clustering.domain.ports import NearFace, UnassignedFaces
-from services.clustering.repository.candidates import Candidate, list_excluded_faces, read_candidates
+from services.clustering.repository.candidates import (
+    Candidate,
+    list_excluded_faces,
+    read_birth_date,
+    read_candidates,
+)
 from services.clustering.repository.centroids import list_centroids_of, require_persons
 from services.clustering.repository.unassigned import find_active_model
 from shared.db.engine import Database
 from shared.errors import PreconditionFailed, Reason
+from shared.faces.eras import is_before_birth
 from shared.faces.matching import ARCFACE_FLOOR
 from shared.faces.near_duplicates import group_photos, key_faces
 
 MAX_FOUND = 1000
+
+# Named in the search, the latest first; the others are left out of what it found.
+EXCLUDED_IN_QUERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +58,23 @@ async def search_by_centroid(
 ) -> list[CentroidMatch]:
     """Unassigned faces most like a person, best first; of near-duplicate photos the best face only.
 
-    Computes stale centroids first. Raises :class:`NotFound`, or :class:`PreconditionFailed` with FACE_NOT_ASSIGNED if the
-    person has no faces.
+    No face that is excluded, or of a photo taken before the person was born. Computes stale centroids first. A fixed number of
+    statements. Raises :class:`NotFound`, or :class:`PreconditionFailed` with FACE_NOT_ASSIGNED if the person has no faces, or
+    is merged or deleted.
     """
     async with database.transaction() as tx:
         await require_persons(tx, command.library_id, [command.person_id])
         model = await find_active_model(tx, command.library_id)
     if model is None:
         raise _no_faces(command.person_id)
-    computed = await compute_stale(database, model, [command.person_id])
-    if computed:
+    computation = await compute_stale(database, model, [command.person_id])
+    if computation.settles:
         async with database.transaction() as tx:
-            await store_computed(tx, deps, command.library_id, model, computed)
+            await store_computed(tx, deps, command.library_id, model, computation)
     async with database.snapshot() as tx:
         centroids = await list_centroids_of(tx, command.library_id, model, [command.person_id])
-        excluded = await list_excluded_faces(tx, command.person_id)
+        excluded = await list_excluded_faces(tx, command.person_id, EXCLUDED_IN_QUERY)
+        born = await read_birth_date(tx, command.person_id)
     if not centroids:
         raise _no_faces(command.person_id)
     answers = await index.find_nearest(
@@ -74,10 +86,13 @@ async def search_by_centroid(
         min_cosine=_floor(command, model),
         min_quality=command.min_quality,
         excluded=excluded,
+        # To the year, as a photo may be; the rest is decided with its own precision.
+        captured_from=datetime(born.earliest.year, 1, 1, tzinfo=UTC) if born else None,
     )
     matches = _merge(centroids, answers)
     async with database.transaction() as tx:
-        known = await read_candidates(tx, command.library_id, [match.face_id for match in matches])
+        found = await read_candidates(tx, command.library_id, command.person_id, [match.face_id for match in matches])
+    known = {face_id: face for face_id, face in found.items() if not is_before_birth(born, face.captured)}
     return _collapse(deps, matches, known)[: command.limit]
 
 

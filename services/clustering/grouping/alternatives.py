@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from services.clustering.grouping.compiled import compiled
+from services.clustering.grouping.constraints import FREE
 from services.clustering.grouping.disjoint_sets import find_root
 from services.clustering.grouping.forest import NOISE, compact_labels, find_cores, list_edges
 from services.clustering.grouping.graph import NeighbourGraph
 from services.clustering.grouping.merge import link_groups, list_members
 from services.clustering.grouping.small import drop_small_groups
-from shared.faces.embeddings import Vectors
+from services.clustering.grouping.vectors import AnyVectors, take_rows
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -40,7 +41,7 @@ def form_dbscan(graph: NeighbourGraph, seeds: Flags, *, radius: float, min_sampl
 
 
 def form_agglomerative(
-    vectors: Vectors,
+    vectors: AnyVectors,
     graph: NeighbourGraph,
     seeds: Flags,
     assets: Longs,
@@ -59,10 +60,11 @@ def form_agglomerative(
     parents, _, _ = link_groups(
         labels[ends],
         cosines.astype(np.float64),
-        vectors[rows],
+        take_rows(vectors, rows),
         list_members(labels, len(rows)),
         assets,
         int(assets.max(initial=-1)) + 1,
+        np.full(len(rows), FREE, dtype=np.int32),
         threshold,
         veto_share,
     )

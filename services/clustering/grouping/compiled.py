@@ -19,7 +19,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def compiled(function: Function) -> Function:
     """Compile ``function`` to run without the interpreter's lock; same arguments, same result."""
+    return _compile(function, fastmath=False)
+
+
+def compiled_sums(function: Function) -> Function:
+    """As :func:`compiled`; sums of floats may be taken in any order, which vectorises them. The last bits depend on the
+    processor, not on the call.
+    """
+    return _compile(function, fastmath={"reassoc", "contract"})
+
+
+def _compile(function: Function, *, fastmath: bool | set[str]) -> Function:
     try:
-        return cast(Function, numba.njit(function, cache=True, nogil=True))
+        return cast(Function, numba.njit(function, cache=True, nogil=True, fastmath=fastmath))
     except RuntimeError:  # numba's "no locator available": no folder for the cache can be written
-        return cast(Function, numba.njit(function, nogil=True))
+        return cast(Function, numba.njit(function, nogil=True, fastmath=fastmath))

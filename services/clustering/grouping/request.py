@@ -69,8 +69,8 @@ class GroupingCancelled(KithError):
 @dataclass(frozen=True, slots=True)
 class GroupingSizes:
     """Counts and limits, from ``ClusteringSettings`` and the request. Up to ``exact_faces`` the graph is exact unless the
-    request says otherwise; up to ``small_set`` first groups are the hdbscan library's. ``veto_share``: two groups whose photos overlap by more
-    than this share of the smaller group's photos are two people.
+    request says otherwise; up to ``small_set`` first groups are the hdbscan library's. ``veto_share``: two groups
+    whose photos overlap by more than this share of the smaller group's photos are two people.
     """
 
     neighbours: int = 32

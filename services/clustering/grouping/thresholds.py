@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from shared.faces.embeddings import Vectors
+from services.clustering.grouping.vectors import AnyVectors, take_rows
 
 CALIBRATION_FACES: Final = 5000
 """Below it a collection holds too few people for its random pairs to be strangers."""
@@ -66,7 +66,7 @@ thresholds.
 """
 
 
-def resolve_thresholds(vectors: Vectors, pack: Thresholds | None, overrides: ThresholdOverrides) -> Thresholds:
+def resolve_thresholds(vectors: AnyVectors, pack: Thresholds | None, overrides: ThresholdOverrides) -> Thresholds:
     """Overrides first, then the pack's, then calibrated from ``vectors`` (N, D) if N >= 5000, else ArcFace's
     usual ones.
 
@@ -88,13 +88,13 @@ def resolve_thresholds(vectors: Vectors, pack: Thresholds | None, overrides: Thr
     return replace(found, knn_floor=min(found.knn_floor, found.attach, found.link_floor))
 
 
-def calibrate_thresholds(vectors: Vectors) -> Thresholds:
+def calibrate_thresholds(vectors: AnyVectors) -> Thresholds:
     """Thresholds from up to 256 x 2048 fixed pseudo-random pairs of the collection (N, D)."""
     count = len(vectors)
     random = np.random.default_rng(_SAMPLE_SEED)
     rows = np.sort(random.choice(count, min(_SAMPLE_ROWS, count), replace=False))
     columns = np.sort(random.choice(count, min(_SAMPLE_COLUMNS, count), replace=False))
-    cosines = (vectors[rows] @ vectors[columns].T)[rows[:, None] != columns[None, :]]
+    cosines = (take_rows(vectors, rows) @ take_rows(vectors, columns).T)[rows[:, None] != columns[None, :]]
     middle = float(np.median(cosines))
     spread = _NORMAL_MAD * float(np.median(np.abs(cosines - middle)))
     strictness = min(7.0, max(5.5, 6.0 + 0.5 * math.log10(count / 50_000)))

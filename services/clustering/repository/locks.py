@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -11,13 +10,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 
 from shared.db.engine import Transaction
+from shared.db.named_locks import lock_number, lock_until_end
 from shared.db.tables_clustering import cluster_members, clusters
 from shared.db.tables_detection import faces
+from shared.db.tables_persons import persons
 
 
 async def lock_clusters(tx: Transaction, library_id: str) -> None:
     """Let nobody else change the clusters of a library."""
-    await tx.execute(select(func.pg_advisory_xact_lock(_lock_number(f"clusters/{library_id}"))))
+    await lock_until_end(tx, f"clusters/{library_id}")
 
 
 async def hold_faces(
@@ -31,13 +32,15 @@ async def hold_faces(
     """
     members = select(cluster_members.c.face_id).where(cluster_members.c.library_id == library_id)
     covers = select(clusters.c.cover_face_id).where(clusters.c.library_id == library_id)
+    medoids = select(clusters.c.medoid_face_id).where(clusters.c.library_id == library_id)
     if cluster_id is not None:
         members = members.where(cluster_members.c.cluster_id == cluster_id)
         covers = covers.where(clusters.c.cluster_id == cluster_id)
+        medoids = medoids.where(clusters.c.cluster_id == cluster_id)
     given = select(func.unnest(cast(list(face_ids), ARRAY(UUID_TYPE(as_uuid=True)))))
     held = (
         select(faces.c.face_id)
-        .where(faces.c.face_id.in_(union(members, covers, given)))
+        .where(faces.c.face_id.in_(union(members, covers, medoids, given)))
         .order_by(faces.c.face_id)
         .with_for_update(read=True, key_share=True)
         .cte("held")
@@ -48,10 +51,16 @@ async def hold_faces(
 
 async def lock_centroids(tx: Transaction, person_ids: Sequence[UUID]) -> None:
     """Let nobody else change the centroids of these persons; in order of id, so that no two calls wait for each other."""
-    numbers = [_lock_number(f"centroids/{person_id}") for person_id in sorted(set(person_ids))]
+    numbers = [lock_number(f"centroids/{person_id}") for person_id in sorted(set(person_ids))]
     in_order = func.unnest(cast(numbers, ARRAY(BigInteger))).column_valued("number")
     await tx.execute(select(func.count(func.pg_advisory_xact_lock(in_order))))
 
 
-def _lock_number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+async def hold_persons(tx: Transaction, person_ids: Sequence[UUID]) -> None:
+    """Keep these persons from being removed, in order of id; every other change of them may go on."""
+    await tx.execute(
+        select(persons.c.person_id)
+        .where(persons.c.person_id == func.any(list(person_ids)))
+        .order_by(persons.c.person_id)
+        .with_for_update(read=True, key_share=True)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -29,10 +29,19 @@ class Membership:
     confidence: float
 
 
-async def read_memberships(tx: Transaction, library_id: str, face_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-    """Those of the faces that may still be grouped (ACTIVE, without a person, not put away), and their cluster now."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a face is now: in a cluster (None: in none), which may have been put away; ``pinned`` by a human."""
+
+    cluster_id: str | None
+    dismissed: bool = False
+    pinned: bool = False
+
+
+async def read_memberships(tx: Transaction, library_id: str, face_ids: Sequence[UUID]) -> dict[UUID, Place]:
+    """Those of the faces that may still be grouped (ACTIVE, without a person), and where they are now."""
     rows = await tx.rows(
-        select(faces.c.face_id, cluster_members.c.cluster_id)
+        select(faces.c.face_id, cluster_members.c.cluster_id, cluster_members.c.pinned, clusters.c.state)
         .outerjoin(assignments, assignments.c.face_id == faces.c.face_id)
         .outerjoin(cluster_members, cluster_members.c.face_id == faces.c.face_id)
         .outerjoin(clusters, clusters.c.cluster_id == cluster_members.c.cluster_id)
@@ -41,14 +50,25 @@ async def read_memberships(tx: Transaction, library_id: str, face_ids: Sequence[
             faces.c.face_id == func.any(list(face_ids)),
             faces.c.state == "ACTIVE",
             assignments.c.face_id.is_(None),
-            or_(clusters.c.state.is_(None), clusters.c.state == "ACTIVE"),
         )
     )
-    return {row.face_id: row.cluster_id for row in rows}
+    return {row.face_id: Place(row.cluster_id, row.state == "DISMISSED", bool(row.pinned)) for row in rows}
+
+
+async def list_new_faces(tx: Transaction, library_id: str, since: datetime) -> set[UUID]:
+    """Faces that were found at or after ``since``, whatever became of them."""
+    rows = await tx.rows(select(faces.c.face_id).where(faces.c.library_id == library_id, faces.c.created_at >= since))
+    return {row.face_id for row in rows}
 
 
 async def insert_clusters(
-    tx: Transaction, clock: Clock, library_id: str, cluster_ids: Sequence[str], model_version: str, run_id: UUID
+    tx: Transaction,
+    clock: Clock,
+    library_id: str,
+    cluster_ids: Sequence[str],
+    model_version: str,
+    run_id: UUID,
+    dismissed: Collection[str] = (),
 ) -> None:
     """New clusters, numbered on from the library's last; their figures come with :func:`refresh_clusters`."""
     if not cluster_ids:
@@ -69,6 +89,7 @@ async def insert_clusters(
                 "cluster_id": cluster_id,
                 "library_id": library_id,
                 "number": last - len(cluster_ids) + position,
+                "state": "DISMISSED" if cluster_id in dismissed else "ACTIVE",
                 "model_version": model_version,
                 "face_count": 0,
                 "cohesion": 0.0,
@@ -126,6 +147,38 @@ async def clear_assigned(tx: Transaction, library_id: str) -> None:
         )
     )
     await delete_empty_clusters(tx, library_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What only a grouping knows of a cluster; ``separation`` None: there was no other."""
+
+    cluster_id: str
+    medoid_face_id: UUID
+    separation: float | None
+
+
+async def write_figures(tx: Transaction, figures: Sequence[Figures]) -> None:
+    """Store what a grouping knows of its clusters."""
+    new = (
+        func.unnest(
+            cast([row.cluster_id for row in figures], ARRAY(Text)),
+            cast([row.medoid_face_id for row in figures], ARRAY(UUID_TYPE(as_uuid=True))),
+            cast([row.separation for row in figures], ARRAY(REAL)),
+        )
+        .table_valued(
+            column("cluster_id", Text),
+            column("medoid_face_id", UUID_TYPE(as_uuid=True)),
+            column("separation", REAL),
+            name="new",
+        )
+        .render_derived()
+    )
+    await tx.execute(
+        update(clusters)
+        .where(clusters.c.cluster_id == new.c.cluster_id)
+        .values(medoid_face_id=new.c.medoid_face_id, separation=new.c.separation)
+    )
 
 
 async def refresh_clusters(

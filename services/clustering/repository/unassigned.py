@@ -10,14 +10,15 @@ from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Select, and_, func, select
 
 from services.clustering.domain.model import ActiveModel
 from shared.db.engine import Transaction
+from shared.db.query import Query
 from shared.db.tables_clustering import cluster_members, clusters
 from shared.db.tables_detection import assets, face_embeddings, faces, models
 from shared.db.tables_persons import assignments
-from shared.faces.embeddings import Vectors, decode_embeddings
+from shared.faces.embeddings import decode_embeddings
 
 STREAM_ROWS = 4096
 
@@ -33,14 +34,50 @@ class FaceSelection:
 
 @dataclass(frozen=True, slots=True)
 class FaceTable:
-    """Faces by row: ``vectors`` (N, D) float32 unit rows, of the matcher's space if there is one, ``assets`` (N,) equal for
-    faces of one photo, ``quality`` (N,).
+    """Faces by row: ``vectors`` (N, D) float16 or float32 unit rows, of the matcher's space if there is one, ``assets`` (N,)
+    equal for faces of one photo, ``quality`` (N,), ``anchors`` (N,) equal for faces that a human put into one cluster, -1 for
+    the others, ``dismissed`` (N,) whether the face was put away.
     """
 
     face_ids: Sequence[UUID]
-    vectors: Vectors
+    vectors: npt.NDArray[np.floating]
     assets: npt.NDArray[np.int64]
     quality: npt.NDArray[np.float32]
+    anchors: npt.NDArray[np.int32]
+    dismissed: npt.NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, dimension: int) -> FaceTable:
+        """No faces."""
+        return cls(
+            [],
+            np.empty((0, dimension), dtype=np.float16),
+            np.empty(0, dtype=np.int64),
+            np.empty(0, dtype=np.float32),
+            np.empty(0, dtype=np.int32),
+            np.empty(0, dtype=np.bool_),
+        )
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> FaceTable:
+        """Those rows, copied."""
+        if rows.all():
+            return self
+        return FaceTable(
+            [self.face_ids[row] for row in np.flatnonzero(rows).tolist()],
+            self.vectors[rows],
+            self.assets[rows],
+            self.quality[rows],
+            self.anchors[rows],
+            self.dismissed[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCounts:
+    """How many faces a selection has an embedding of, and how many it has none of."""
+
+    embedded: int
+    missing: int
 
 
 async def find_active_model(tx: Transaction, library_id: str) -> ActiveModel | None:
@@ -55,41 +92,64 @@ async def find_active_model(tx: Transaction, library_id: str) -> ActiveModel | N
     return ActiveModel(row.model_version, row.dimension, {name: float(value) for name, value in row.thresholds.items()})
 
 
-async def count_unassigned(tx: Transaction, library_id: str, model: ActiveModel, where: FaceSelection) -> int:
-    """How many faces :func:`read_unassigned` will read in the same snapshot."""
-    found: int = await tx.scalar(_selected(library_id, model, where).with_only_columns(func.count()))
-    return found
+async def count_unassigned(tx: Transaction, library_id: str, model: ActiveModel, where: FaceSelection) -> FaceCounts:
+    """How many faces :func:`read_unassigned` will read in the same snapshot, and how many it will not for want of a vector."""
+    row = await tx.one_or_none(
+        _selected(library_id, model, where, isouter=True).with_only_columns(
+            func.count(face_embeddings.c.face_id).label("embedded"),
+            func.count().filter(face_embeddings.c.face_id.is_(None)).label("missing"),
+        )
+    )
+    assert row is not None
+    return FaceCounts(row.embedded, row.missing)
 
 
 async def read_unassigned(
-    tx: Transaction, library_id: str, model: ActiveModel, where: FaceSelection, count: int
+    tx: Transaction, library_id: str, model: ActiveModel, where: FaceSelection, vectors: npt.NDArray[np.floating]
 ) -> FaceTable:
-    """The selected faces in order of id, by one statement. ``count`` rows must come: take it in the same snapshot.
+    """The selected faces in order of id, by one statement, with their embeddings in ``vectors`` (N, D): as many rows as
+    :func:`count_unassigned` counted in the same snapshot.
 
     They are projected as they come where the model has a learnt space. Memory: the arrays, and one slice of rows. Raises
     :class:`InvalidEmbedding` for a row of another dimension.
     """
     projection = model.learnt.projection if model.learnt else None
-    vectors = np.empty((count, projection.dimension if projection else model.dimension), dtype=np.float32)
+    count = len(vectors)
     quality = np.empty(count, dtype=np.float32)
     codes = np.empty(count, dtype=np.int64)
+    anchors = np.full(count, -1, dtype=np.int32)
+    dismissed = np.empty(count, dtype=np.bool_)
     face_ids: list[UUID] = []
     names: dict[str, int] = {}
-    statement = _selected(library_id, model, where).order_by(faces.c.face_id)
-    async with tx.connection.stream(statement.execution_options(yield_per=STREAM_ROWS)) as stream:
-        async for rows in stream.partitions():
-            place = slice(len(face_ids), len(face_ids) + len(rows))
-            decoded = decode_embeddings([row.embedding for row in rows], model.dimension)
-            vectors[place] = projection.apply(decoded) if projection else decoded
-            quality[place] = [row.quality for row in rows]
-            codes[place] = [names.setdefault(row.asset_id, len(names)) for row in rows]
-            face_ids.extend(row.face_id for row in rows)
-    return FaceTable(face_ids, vectors, codes, quality)
+    pins: dict[str, int] = {}
+    statement = Query(_selected(library_id, model, where).order_by(faces.c.face_id))
+    async for rows in tx.stream(statement, STREAM_ROWS):
+        place = slice(len(face_ids), len(face_ids) + len(rows))
+        ids, assets_of, qualities, embeddings, cluster_ids, pinned, states = zip(*rows, strict=True)
+        decoded = decode_embeddings(embeddings, model.dimension)
+        vectors[place] = projection.apply(decoded) if projection else decoded
+        quality[place] = qualities
+        codes[place] = [names.setdefault(asset_id, len(names)) for asset_id in assets_of]
+        anchors[place] = [
+            pins.setdefault(cluster_id, len(pins)) if pin else -1
+            for cluster_id, pin in zip(cluster_ids, pinned, strict=True)
+        ]
+        dismissed[place] = [state == "DISMISSED" for state in states]
+        face_ids.extend(ids)
+    return FaceTable(face_ids, vectors, codes, quality, anchors, dismissed)
 
 
-def _selected(library_id: str, model: ActiveModel, where: FaceSelection) -> Select[Any]:
+def _selected(library_id: str, model: ActiveModel, where: FaceSelection, *, isouter: bool = False) -> Select[Any]:
     statement = (
-        select(faces.c.face_id, faces.c.asset_id, faces.c.quality, face_embeddings.c.embedding)
+        select(
+            faces.c.face_id,
+            faces.c.asset_id,
+            faces.c.quality,
+            face_embeddings.c.embedding,
+            cluster_members.c.cluster_id,
+            cluster_members.c.pinned,
+            clusters.c.state,
+        )
         .select_from(faces)
         .join(
             face_embeddings,
@@ -98,6 +158,7 @@ def _selected(library_id: str, model: ActiveModel, where: FaceSelection) -> Sele
                 face_embeddings.c.library_id == library_id,
                 face_embeddings.c.model_version == model.model_version,
             ),
+            isouter=isouter,
         )
         .outerjoin(assignments, assignments.c.face_id == faces.c.face_id)
         .outerjoin(cluster_members, cluster_members.c.face_id == faces.c.face_id)
@@ -106,8 +167,6 @@ def _selected(library_id: str, model: ActiveModel, where: FaceSelection) -> Sele
             faces.c.library_id == library_id,
             faces.c.state == "ACTIVE",
             assignments.c.face_id.is_(None),
-            # Faces that were put away come back only if asked for.
-            or_(clusters.c.state.is_(None), clusters.c.state == "ACTIVE"),
         )
     )
     if where.min_quality > 0:

@@ -10,7 +10,7 @@ from kith.clustering.v1 import centroids_pb2 as pb
 from kith.clustering.v1 import centroids_pb2_grpc
 from services.clustering.convert import from_person_ids, from_search, to_centroid, to_match
 from services.clustering.domain.averaging import compute_stale, drop_centroids, store_computed
-from services.clustering.domain.model import ActiveModel, ClusteringDeps, PersonCentroids
+from services.clustering.domain.model import ActiveModel, ClusteringDeps, Computation
 from services.clustering.domain.ports import UnassignedFaces
 from services.clustering.domain.searching import search_by_centroid
 from services.clustering.repository.centroids import list_centroids, list_centroids_of, require_persons
@@ -39,21 +39,21 @@ class CentroidServicer(centroids_pb2_grpc.CentroidServiceServicer):
         library_id = parse_library_id(request.library_id)
         person_ids = from_person_ids(request.person_ids)
 
-        async def first(caller: Caller) -> tuple[ActiveModel | None, list[PersonCentroids]]:
+        async def first(caller: Caller) -> tuple[ActiveModel, Computation] | None:
             async with self._database.transaction() as tx:
                 await require_persons(tx, library_id, person_ids)
                 model = await find_active_model(tx, library_id)
             if model is None:
-                return None, []
+                return None
             return model, await compute_stale(self._database, model, person_ids, force=request.force)
 
         async def work(
-            tx: Transaction, caller: Caller, begun: tuple[ActiveModel | None, list[PersonCentroids]]
+            tx: Transaction, caller: Caller, begun: tuple[ActiveModel, Computation] | None
         ) -> pb.ComputeCentroidsResponse:
-            model, computed = begun
-            if model is None:
+            if begun is None:
                 return pb.ComputeCentroidsResponse()
-            stored = await store_computed(tx, self._deps, library_id, model, computed)
+            model, computation = begun
+            stored = await store_computed(tx, self._deps, library_id, model, computation)
             found = await list_centroids_of(tx, library_id, model, person_ids)
             return pb.ComputeCentroidsResponse(
                 centroids=[to_centroid(centroid) for centroid in found], persons_computed=stored

@@ -13,13 +13,17 @@ from services.clustering.convert import (
     from_label_cluster,
     from_states,
     to_cluster,
-    to_failure,
     to_member,
     to_run,
 )
+from services.clustering.convert_edits import from_dismiss_cluster, from_split_cluster, to_split
+from services.clustering.domain.dismissing import dismiss_cluster
+from services.clustering.domain.grouping_run import check_faces
+from services.clustering.domain.increment_run import follow_last_run
 from services.clustering.domain.labelling import FacesLabelled, end_cluster, label_faces
-from services.clustering.domain.model import ClusteringDeps
+from services.clustering.domain.model import ClusterChanged, ClusteringDeps, ClusterScope
 from services.clustering.domain.ports import People
+from services.clustering.domain.splitting import ClusterCutter, Parting, find_parts, store_parts
 from services.clustering.jobs import CLUSTER_FACES
 from services.clustering.repository.clusters import get_cluster, list_clusters, list_members
 from services.clustering.repository.runs import list_runs
@@ -28,9 +32,9 @@ from shared.db.engine import Database, Transaction
 from shared.db.pagination import read_page_request
 from shared.errors import InvalidRequest
 from shared.ids import parse_cluster_id, parse_library_id, parse_uuid
-from shared.jobs.convert import to_job
+from shared.jobs.convert import to_failure, to_job
 from shared.jobs.model import NewJob
-from shared.jobs.repository import create_job
+from shared.jobs.repository import create_job, get_job
 from shared.rpc.mutation import Mutations
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -44,6 +48,7 @@ class ClusterServicer(clusters_pb2_grpc.ClusterServiceServicer):
         self._mutations = mutations
         self._deps = deps
         self._people = people
+        self._cutter = ClusterCutter()
 
     async def ListClusters(self, request: pb.ListClustersRequest, context: Context) -> pb.ListClustersResponse:
         library_id = parse_library_id(request.library_id)
@@ -77,6 +82,9 @@ class ClusterServicer(clusters_pb2_grpc.ClusterServiceServicer):
         command = from_cluster_faces(request, self._deps.settings.min_cluster_size)
 
         async def work(tx: Transaction, caller: Caller) -> pb.ClusterFacesResponse:
+            await check_faces(tx, self._deps, command)
+            if command.scope is ClusterScope.INCREMENTAL:
+                await follow_last_run(tx, command)
             new = NewJob(
                 library_id=command.library_id,
                 kind=CLUSTER_FACES,
@@ -99,13 +107,44 @@ class ClusterServicer(clusters_pb2_grpc.ClusterServiceServicer):
 
         async def work(tx: Transaction, caller: Caller, labelled: FacesLabelled) -> pb.LabelClusterResponse:
             await end_cluster(tx, self._deps, command, labelled)
+            job_id = labelled.job_id
+            job = None if job_id is None else await get_job(tx, command.library_id, job_id)
             return pb.LabelClusterResponse(
                 person_id=str(labelled.person_id),
                 faces_assigned=len(labelled.assigned),
                 failures=[to_failure(failure) for failure in labelled.failures],
+                job=None if job is None else to_job(job, self._deps.clock.now()),
             )
 
         return await self._mutations.run_after(request, pb.LabelClusterResponse, first, work)
+
+    async def SplitCluster(self, request: pb.SplitClusterRequest, context: Context) -> pb.SplitClusterResponse:
+        command = from_split_cluster(request)
+        if request.preview:
+            seen = await find_parts(self._database, self._deps, self._cutter, command)
+            return to_split(command, seen.parts, None)
+
+        async def first(caller: Caller) -> Parting | ClusterChanged:
+            # A twin of this call may have cut it just now, and is answered for both.
+            try:
+                return await find_parts(self._database, self._deps, self._cutter, command)
+            except ClusterChanged as error:
+                return error
+
+        async def work(tx: Transaction, caller: Caller, found: Parting | ClusterChanged) -> pb.SplitClusterResponse:
+            if isinstance(found, ClusterChanged):
+                raise found
+            return to_split(command, found.parts, await store_parts(tx, self._deps, command, found))
+
+        return await self._mutations.run_after(request, pb.SplitClusterResponse, first, work)
+
+    async def DismissCluster(self, request: pb.DismissClusterRequest, context: Context) -> pb.DismissClusterResponse:
+        command = from_dismiss_cluster(request)
+
+        async def work(tx: Transaction, caller: Caller) -> pb.DismissClusterResponse:
+            return pb.DismissClusterResponse(cluster=to_cluster(await dismiss_cluster(tx, self._deps, command)))
+
+        return await self._mutations.run(request, pb.DismissClusterResponse, work)
 
     async def ListClusterRuns(self, request: pb.ListClusterRunsRequest, context: Context) -> pb.ListClusterRunsResponse:
         library_id = parse_library_id(request.library_id)

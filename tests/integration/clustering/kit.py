@@ -89,6 +89,25 @@ class Kith:
         async with translate_errors("clustering"):
             return await self.clusters.LabelCluster(clusters_pb2.LabelClusterRequest(cluster_id=cluster_id, **fields))
 
+    async def get_cluster(self, cluster_id: str) -> clusters_pb2.Cluster:
+        async with translate_errors("clustering"):
+            request = clusters_pb2.GetClusterRequest(cluster_id=cluster_id)
+            return (await self.clusters.GetCluster(request)).cluster
+
+    async def split(self, cluster_id: str, etag: str | None = None, **fields: Any) -> clusters_pb2.SplitClusterResponse:
+        """Cut a cluster as it is now, unless an ``etag`` is given."""
+        shown = (await self.get_cluster(cluster_id)).etag if etag is None else etag
+        async with translate_errors("clustering"):
+            request = clusters_pb2.SplitClusterRequest(cluster_id=cluster_id, etag=shown, **fields)
+            return await self.clusters.SplitCluster(request)
+
+    async def dismiss(self, cluster_id: str, etag: str | None = None, **fields: Any) -> clusters_pb2.Cluster:
+        """Put a cluster away as it is now, unless an ``etag`` is given."""
+        shown = (await self.get_cluster(cluster_id)).etag if etag is None else etag
+        async with translate_errors("clustering"):
+            request = clusters_pb2.DismissClusterRequest(cluster_id=cluster_id, etag=shown, **fields)
+            return (await self.clusters.DismissCluster(request)).cluster
+
     async def create(self, name: str) -> str:
         answer = await self.people.CreatePerson(persons_pb2.CreatePersonRequest(person=persons_pb2.Person(name=name)))
         return answer.person.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -12,12 +13,14 @@ from sqlalchemy import func, select, update
 from kith.clustering.v1 import centroids_pb2
 from services.clustering.repository.centroids import read_standings
 from services.clustering.repository.unassigned import find_active_model
+from shared.db.outbox import queue_faces
 from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import assets, faces, models
-from shared.db.tables_persons import assignments
+from shared.db.tables_persons import assignments, persons
 from shared.errors import InvalidRequest, NotFound, PreconditionFailed, Reason
-from shared.faces.centroid import ALGORITHM, compute_centroid, hash_members
+from shared.faces.centroid import compute_centroid, hash_members
 from shared.faces.embeddings import decode_embedding, decode_embeddings, encode_embedding
+from shared.faces.modes import ALGORITHM
 from shared.foundation import Foundation
 from tests.integration.clustering.kit import Kith, crowd, read_payloads, relayed
 from tests.integration.library import MODEL, seed_faces
@@ -150,6 +153,55 @@ async def test_search_finds_the_persons_unassigned_faces(kith: Kith, base: Found
     async with base.database.transaction() as tx:
         await tx.execute(update(models).values(thresholds={"suggest_floor": 0.99999}))
     assert await kith.search(anna) == []
+
+
+async def test_search_leaves_out_who_is_excluded_and_photos_from_before_birth(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More exclusions than are named in the query: the first are left out of what it found.
+    monkeypatch.setattr("services.clustering.domain.searching.EXCLUDED_IN_QUERY", 1)
+    seeded = await seed_faces(base, crowd(12))
+    anna = await name(kith, seeded.face_ids[:3])
+    for face_id in seeded.face_ids[9:]:
+        await kith.exclude(face_id, anna)
+    async with base.database.transaction() as tx:
+        for face_id, taken, precision in (
+            (seeded.face_ids[3], "2018-12-31", "SECOND"),
+            (seeded.face_ids[4], "2019-05-19", "SECOND"),
+            (seeded.face_ids[5], "2019-05-20", "SECOND"),
+            (seeded.face_ids[6], "2019-01-01", "YEAR"),
+            (seeded.face_ids[7], None, None),
+        ):
+            asset_id = await tx.scalar(select(faces.c.asset_id).where(faces.c.face_id == face_id))
+            moment = datetime.fromisoformat(taken).replace(tzinfo=UTC) if taken else None
+            await tx.execute(
+                update(assets)
+                .where(assets.c.asset_id == asset_id)
+                .values(captured_at=moment, captured_precision=precision)
+            )
+        await tx.execute(
+            update(persons)
+            .where(persons.c.person_id == UUID(anna))
+            .values(birth_year=2019, birth_month=5, birth_day=20)
+        )
+        await queue_faces(tx, base.clock, "default", seeded.face_ids)
+    await relayed(base)
+    found = {match.face_id for match in await kith.search(anna)}
+    # A year, or nothing, says nothing for certain.
+    assert found == {str(face_id) for face_id in seeded.face_ids[5:9]}
+
+
+async def test_who_is_deleted_is_not_searched_by(kith: Kith, base: Foundation) -> None:
+    seeded = await seed_faces(base, crowd(5))
+    anna = await name(kith, seeded.face_ids[:3])
+    await kith.compute(anna)
+    async with base.database.transaction() as tx:
+        await tx.execute(update(persons).values(deleted_at=base.clock.now()))
+    assert [c.stale for c in await kith.list_centroids()] == [True]
+    with pytest.raises(PreconditionFailed) as refused:
+        await kith.search(anna)
+    assert refused.value.reason is Reason.FACE_NOT_ASSIGNED
+    assert await kith.list_centroids() == []
 
 
 async def test_search_computes_stale_centroids_first(kith: Kith, base: Foundation) -> None:

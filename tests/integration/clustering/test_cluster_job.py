@@ -5,13 +5,13 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from bench.embeddings import Shares
 from kith.clustering.v1 import clusters_pb2
 from kith.jobs.v1 import jobs_pb2
 from shared.db.tables_clustering import clusters
-from shared.errors import InvalidRequest, NotImplementedYet
+from shared.errors import InvalidRequest
 from shared.foundation import Foundation
 from tests.integration.clustering.kit import Kith, crowd, seed_library
 from tests.integration.library import MODEL, seed_faces
@@ -123,19 +123,6 @@ async def test_faces_outside_the_span_keep_their_clusters(kith: Kith, base: Foun
 
 
 @pytest.mark.usefixtures("grouping_here")
-async def test_faces_that_were_put_away_stay_away(kith: Kith, base: Foundation) -> None:
-    await seed_faces(base, crowd(6, 5))
-    await kith.cluster()
-    largest = (await kith.list_clusters())[0]
-    async with base.database.transaction() as tx:
-        await tx.execute(update(clusters).where(clusters.c.cluster_id == largest.id).values(state="DISMISSED"))
-    assert dict((await kith.cluster()).result)["faces"] == 5
-    assert [cluster.face_count for cluster in await kith.list_clusters()] == [5]
-    put_away = await kith.list_clusters(states=[clusters_pb2.CLUSTER_STATE_DISMISSED])
-    assert [(cluster.id, cluster.face_count) for cluster in put_away] == [(largest.id, 6)]
-
-
-@pytest.mark.usefixtures("grouping_here")
 @pytest.mark.parametrize("algorithm", ["DBSCAN", "AGGLOMERATIVE"])
 async def test_other_algorithms(kith: Kith, base: Foundation, algorithm: str) -> None:
     await seed_faces(base, crowd(9, 7, 4))
@@ -145,8 +132,6 @@ async def test_other_algorithms(kith: Kith, base: Foundation, algorithm: str) ->
 
 
 async def test_requests_that_cannot_be(kith: Kith) -> None:
-    with pytest.raises(NotImplementedYet):
-        await kith.cluster(mode=clusters_pb2.CLUSTER_MODE_DUAL)
     with pytest.raises(InvalidRequest):
         await kith.cluster(min_quality=1.5)
     with pytest.raises(InvalidRequest):

@@ -13,12 +13,17 @@ from kith.jobs.v1 import jobs_pb2
 from services.clustering import jobs as job_kinds
 from services.clustering.grouping.process import group_in_process
 from services.clustering.grouping.request import Cancelled, GroupingRequest, GroupingResult, Report
+from services.clustering.repository.workspace import Workspace, list_workspaces
+from services.clustering.sweeping import sweep
 from shared.config import ClusteringSettings
 from shared.db.tables_clustering import cluster_members, cluster_runs, clusters
 from shared.db.tables_detection import face_embeddings, models
+from shared.db.tables_shared import jobs
+from shared.errors import KithError, Reason
 from shared.foundation import Foundation
 from shared.jobs.execution import SliceRun
-from shared.jobs.model import Json
+from shared.jobs.model import Json, NewJob
+from shared.jobs.repository import create_job
 from tests.integration.clustering.kit import Kith, crowd, start_kith
 from tests.integration.conftest import Running, eventually
 from tests.integration.library import random_vectors, seed_faces
@@ -56,16 +61,20 @@ async def test_cancelling_stops_the_process_and_stores_nothing(kith: Kith, base:
     assert await count(base, cluster_runs) == await count(base, clusters) == 0
 
 
-async def test_a_run_that_would_need_too_much_memory_fails_before_it_begins(running: Running, base: Foundation) -> None:
-    clustering = ClusteringSettings(memory_budget_mb=64, small_set=3000)
+async def test_a_run_that_would_need_too_much_memory_is_refused_and_nothing_begun(
+    running: Running, base: Foundation
+) -> None:
+    clustering = ClusteringSettings(memory_budget_mb=512, small_set=4000)
     running.settings = running.settings.model_copy(update={"clustering": clustering})
     kith = await start_kith(running)
-    await seed_faces(base, random_vectors(2200, 16))
-    job = await kith.cluster()
-    assert job.state == jobs_pb2.JOB_STATE_FAILED
-    assert job.error.reason == "MEMORY_BUDGET"
-    assert "KITH_CLUSTERING_MEMORY_BUDGET_MB" in job.error.message
-    assert await count(base, cluster_runs) == 0
+    await seed_faces(base, random_vectors(3700, 16))
+    with pytest.raises(KithError) as refused:
+        await kith.cluster()
+    assert refused.value.reason is Reason.MEMORY_BUDGET
+    assert refused.value.metadata["budget_mb"] == "512"
+    assert int(refused.value.metadata["needed_mb"]) > 512
+    assert "KITH_CLUSTERING_MEMORY_BUDGET_MB" in refused.value.message
+    assert await count(base, jobs) == 0
 
 
 @pytest.mark.usefixtures("grouping_here")
@@ -192,3 +201,52 @@ async def test_a_grouping_process_that_is_killed_is_started_again(
     assert killed
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
     assert [cluster.face_count for cluster in await kith.list_clusters()] == [6, 5]
+
+
+@pytest.mark.usefixtures("grouping_here")
+async def test_the_next_worker_finds_what_the_one_before_had_read(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seed_faces(base, crowd(6, 5))
+    real = job_kinds.group_watched
+    seen: list[GroupingRequest] = []
+
+    async def dies_once(request: GroupingRequest, tell: Tell) -> GroupingResult:
+        seen.append(request)
+        if len(seen) == 1:
+            # Somebody new, who is not part of this run any more.
+            await seed_faces(base, crowd(4, seed=1))
+            raise Interrupted
+        return await real(request, tell)
+
+    monkeypatch.setattr(job_kinds, "group_watched", dies_once)
+    job = await kith.cluster()
+    assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
+    assert [len(request.vectors) for request in seen] == [11, 11]
+    assert seen[0].checkpoint == seen[1].checkpoint
+    scratch = base.settings.data_dir / "grouping"
+    assert list(scratch.iterdir()) == []
+
+
+async def test_what_a_run_that_was_cancelled_kept_is_swept(base: Foundation) -> None:
+    scratch = base.settings.data_dir / "grouping"
+    ended, open_job = base.ids.new_uuid(), base.ids.new_uuid()
+    async with base.database.transaction() as tx:
+        for job_id in (ended, open_job):
+            new = NewJob(
+                library_id="default",
+                kind=job_kinds.CLUSTER_FACES,
+                unit="face",
+                slices=[{}],
+                created_by="test",
+                spec={},
+                job_id=job_id,
+            )
+            await create_job(tx, new, base.ids, base.clock)
+        await tx.execute(update(jobs).where(jobs.c.job_id == ended).values(state="CANCELLED"))
+    unknown = base.ids.new_uuid()
+    for job_id in (ended, open_job, unknown):
+        Workspace(scratch, job_id).make_vectors(5, 4)
+    async with base.database.transaction() as tx:
+        assert set(await sweep(tx, scratch)) == {ended, unknown}
+    assert list(list_workspaces(scratch)) == [open_job]

@@ -7,14 +7,18 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Table, func, select
 
+from kith.jobs.v1 import jobs_pb2
 from services.clustering.adapters.people import RemotePeople
 from services.clustering.domain.ports import FacesAssigned
 from services.clustering.servicers import cluster as servicer
+from services.persons.worker import start as start_persons_worker
 from shared.db.tables_clustering import cluster_members, clusters
 from shared.db.tables_persons import assignments, changes
-from shared.errors import InvalidRequest, KithError, NotFound, NotImplementedYet, Reason
+from shared.db.tables_shared import jobs
+from shared.errors import InvalidRequest, KithError, NotFound, Reason
 from shared.foundation import Foundation
 from tests.integration.clustering.kit import Kith, read_payloads, relayed, seed_cluster
+from tests.integration.conftest import Running
 from tests.integration.library import random_vectors, seed_faces
 
 
@@ -26,6 +30,12 @@ async def seed(base: Foundation, count: int = 6) -> tuple[str, list[UUID]]:
 async def count(base: Foundation, table: Table) -> int:
     async with base.database.transaction() as tx:
         found: int = await tx.scalar(select(func.count()).select_from(table))
+        return found
+
+
+async def count_changes(base: Foundation, kind: str) -> int:
+    async with base.database.transaction() as tx:
+        found: int = await tx.scalar(select(func.count()).where(changes.c.kind == kind))
         return found
 
 
@@ -130,52 +140,98 @@ async def test_a_replay_doubles_nothing(kith: Kith, base: Foundation) -> None:
     assert reused.value.reason is Reason.REQUEST_ID_REUSED
 
 
-@pytest.mark.parametrize("step", ["after the person", "after some faces", "before the end"])
+@pytest.mark.parametrize("size", [6, 501])
+@pytest.mark.parametrize("step", ["after the person", "after the faces", "before the end"])
 async def test_a_retry_after_a_crash_finishes_the_same_work(
-    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch, step: str
+    kith: Kith, running: Running, base: Foundation, monkeypatch: pytest.MonkeyPatch, step: str, size: int
 ) -> None:
-    cluster_id, face_ids = await seed(base, 600)
-    calls = 0
+    cluster_id, face_ids = await seed(base, size)
     real = RemotePeople.assign_faces
 
     async def assign(self: RemotePeople, *arguments: object) -> FacesAssigned:
-        nonlocal calls
-        calls += 1
-        if (step, calls) in {("after the person", 1), ("after some faces", 2)}:
+        if step == "after the person":
             raise RuntimeError("crash")
-        return await real(self, *arguments)  # type: ignore[arg-type]
+        await real(self, *arguments)  # type: ignore[arg-type]
+        raise RuntimeError("crash")
 
     async def crash(*_: object) -> None:
         raise RuntimeError("crash")
 
     fields = {"new_person_name": "Anna", "request_id": str(uuid4()), "etag": (await kith.list_clusters())[0].etag}
     with monkeypatch.context() as patched:
-        patched.setattr(RemotePeople, "assign_faces", assign)
         if step == "before the end":
             patched.setattr(servicer, "end_cluster", crash)
+        else:
+            patched.setattr(RemotePeople, "assign_faces", assign)
         with pytest.raises(KithError) as crashed:
             await kith.label(cluster_id, **fields)
         assert crashed.value.reason is Reason.INTERNAL_ERROR
     # Somebody else takes a face in between; what was chosen then stays chosen.
-    bert = await kith.create("Bert")
-    if step == "after the person":
-        await kith.assign([face_ids[0]], bert)
-    expected = 599 if step == "after the person" else 600
+    taken = step == "after the person"
+    if taken:
+        await kith.assign([face_ids[0]], await kith.create("Bert"))
     answer = await kith.label(cluster_id, **fields)
-    assert answer.faces_assigned == expected
-    assert [failure.id for failure in answer.failures] == ([str(face_ids[0])] if expected == 599 else [])
-    assert await kith.face_count(answer.person_id) == expected
-    assert await kith.person_count() == 2
-    assert await count(base, assignments) == 600
     assert await kith.list_clusters() == []
+    await running.worker(start_persons_worker)
+    if size > 500:
+        assert answer.faces_assigned == 0
+        job = await kith.ended(answer.job.id)
+        assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
+        assert dict(job.result)["assigned"] == size - taken
+        failures = list(job.failures)
+    else:
+        assert answer.faces_assigned == size - taken
+        assert not answer.HasField("job")
+        failures = list(answer.failures)
+    assert [failure.id for failure in failures] == [str(face_id) for face_id in face_ids[:1] if taken]
+    assert await kith.face_count(answer.person_id) == size - taken
+    assert await kith.person_count() == 1 + taken
+    assert await count(base, assignments) == size
+    assert await count_changes(base, "FACES_ASSIGNED") == 1 + taken
+    async with base.database.transaction() as tx:
+        started = select(func.count()).where(jobs.c.kind == "persons.assign_faces")
+        assert await tx.scalar(started) == (1 if size > 500 else 0)
     assert await kith.label(cluster_id, **fields) == answer
 
 
-async def test_more_faces_than_a_call_can_take_are_refused(
+async def test_a_large_cluster_is_one_change_made_by_a_job(kith: Kith, running: Running, base: Foundation) -> None:
+    cluster_id, face_ids = await seed(base, 1200)
+    anna, bert = await kith.create("Anna"), await kith.create("Bert")
+    await kith.exclude(face_ids[7], anna)
+    await kith.assign([face_ids[8]], bert)
+    answer = await kith.label(cluster_id, person_id=anna, except_face_ids=[str(face_ids[9])])
+    assert (answer.person_id, answer.faces_assigned, list(answer.failures)) == (anna, 0, [])
+    assert (answer.job.kind, answer.job.progress.total) == ("persons.assign_faces", 1198)
+    # The cluster has ended at once: nobody can label it again while the job is at work.
+    assert await kith.list_clusters() == []
+    assert await count(base, clusters) == await count(base, cluster_members) == 0
+    assert await kith.face_count(anna) == 0
+    await running.worker(start_persons_worker)
+    job = await kith.ended(answer.job.id)
+    assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
+    assert [(failure.id, failure.reason) for failure in job.failures] == [(str(face_ids[7]), "FACE_EXCLUDED")]
+    assert (await kith.face_count(anna), await kith.face_count(bert)) == (1197, 1)
+    assert await count_changes(base, "FACES_ASSIGNED") == 2
+    await relayed(base)
+    behind = [str(face_ids[7]), str(face_ids[9])]
+    payloads = await read_payloads(base, base.collections.faces("test_model"), behind)
+    assert [(payload["assigned"], payload["cluster_id"]) for payload in payloads] == [(False, None)] * 2
+
+
+async def test_exactly_so_many_are_assigned_at_once(kith: Kith, base: Foundation) -> None:
+    cluster_id, _ = await seed(base, 500)
+    answer = await kith.label(cluster_id, new_person_name="Anna")
+    assert (answer.faces_assigned, answer.HasField("job")) == (500, False)
+
+
+async def test_more_faces_than_one_change_can_take_are_refused(
     kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.clustering.domain.labelling.MAX_FACES", 5)
-    cluster_id, _ = await seed(base)
-    with pytest.raises(NotImplementedYet):
+    cluster_id, face_ids = await seed(base)
+    with pytest.raises(InvalidRequest) as refused:
         await kith.label(cluster_id, new_person_name="Anna")
+    assert refused.value.violations[0].field == "cluster_id"
     assert await kith.person_count() == 0
+    answer = await kith.label(cluster_id, new_person_name="Anna", except_face_ids=[str(face_ids[0])])
+    assert answer.faces_assigned == 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,8 +10,9 @@ from sqlalchemy import insert, select, update
 
 from bench.embeddings import generate_faces
 from kith.jobs.v1 import jobs_pb2
+from services.clustering.domain.model import ActiveModel
 from services.clustering.grouping.thresholds import ARCFACE_THRESHOLDS, Thresholds
-from services.clustering.repository.matchers import find_learnt_space
+from services.clustering.repository.matchers import with_learnt_space
 from shared.db.tables_clustering import cluster_runs
 from shared.db.tables_persons import matchers
 from shared.faces.embeddings import Vectors, normalise
@@ -105,9 +106,10 @@ async def test_a_matcher_of_another_model_changes_nothing(kith: Kith, base: Foun
     await seed_matcher(base, odd, Strangers(0.0, 0.1), Strangers(0.5, 0.2), model_version="older_model")
     assert (await kith.cluster()).state == jobs_pb2.JOB_STATE_SUCCEEDED
     assert await read_run(base) == ARCFACE_THRESHOLDS
+    model = ActiveModel(MODEL, 8, {})
     async with base.database.transaction() as tx:
-        assert await find_learnt_space(tx, "default", MODEL) is None
-        found = await find_learnt_space(tx, "default", "older_model")
+        assert await with_learnt_space(tx, "default", model) == model
+        found = (await with_learnt_space(tx, "default", replace(model, model_version="older_model"))).learnt
     assert found is not None
     np.testing.assert_array_equal(found.projection.matrix, odd.matrix)
     assert (found.before, found.after) == (Strangers(0.0, 0.1), Strangers(0.5, 0.2))

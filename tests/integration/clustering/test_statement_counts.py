@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -14,20 +14,25 @@ from kith.clustering.v1 import clusters_pb2
 from kith.jobs.v1 import jobs_pb2
 from services.clustering.adapters.unassigned import IndexedFaces
 from services.clustering.domain.averaging import compute_stale, store_computed
+from services.clustering.domain.dismissing import DismissCluster, dismiss_cluster
+from services.clustering.domain.model import ClusterState
 from services.clustering.domain.ports import NearFace
 from services.clustering.domain.searching import SearchByCentroid, search_by_centroid
+from services.clustering.domain.splitting import ClusterCutter, SplitCluster, find_parts, store_parts
+from services.clustering.repository.clusters import get_cluster, list_clusters
 from services.clustering.repository.unassigned import find_active_model
 from services.clustering.server import start as start_clustering
 from services.clustering.wiring import build_deps, build_handlers
 from services.persons.server import start as start_persons
 from shared.db.engine import Database
+from shared.db.pagination import read_page_request
 from shared.foundation import Foundation
 from shared.jobs.execution import SliceExecutor
 from shared.vectors.faces import FaceIndex
-from tests.integration.clustering.kit import Kith, crowd, relayed, start_kith
+from tests.integration.clustering.kit import Kith, crowd, relayed, seed_cluster, start_kith
 from tests.integration.conftest import Running
 from tests.integration.counting import recording_statements
-from tests.integration.library import seed_faces
+from tests.integration.library import random_vectors, seed_faces
 
 # Heartbeats, progress and notifications come by time, not by face.
 BY_TIME = ("jobs", "job_slices", "pg_notify")
@@ -60,10 +65,10 @@ async def servers(running: Running) -> Kith:
     return Kith(await running.server("persons", start_persons), await running.server("clustering", start_clustering))
 
 
-async def run_job(kith: Kith, base: Foundation) -> list[str]:
+async def run_job(kith: Kith, base: Foundation, stack: AsyncExitStack) -> list[str]:
     """Start a run, do it here, and answer with its statements."""
     started = await kith.clusters.ClusterFaces(clusters_pb2.ClusterFacesRequest())
-    executor = SliceExecutor(build_handlers(base), base.database, base.clock, base.ids, base.settings.jobs)
+    executor = SliceExecutor(build_handlers(base, stack), base.database, base.clock, base.ids, base.settings.jobs)
     with statements(base.database) as sent:
         await executor.run_slice(UUID(started.job.id), 0)
     job = (await kith.jobs.GetJob(jobs_pb2.GetJobRequest(job_id=started.job.id))).job
@@ -72,14 +77,14 @@ async def run_job(kith: Kith, base: Foundation) -> list[str]:
 
 
 @pytest.mark.usefixtures("grouping_here")
-async def test_a_run(servers: Kith, base: Foundation) -> None:
+async def test_a_run(servers: Kith, base: Foundation, stack: AsyncExitStack) -> None:
     await seed_faces(base, crowd(12, 8, 5))
-    few = await run_job(servers, base)
+    few = await run_job(servers, base, stack)
     # Four times the faces and clusters, all of them new.
     await seed_faces(base, crowd(12, 8, 5, 12, 8, 5, 12, 8, 5, seed=1))
-    many = await run_job(servers, base)
+    many = await run_job(servers, base, stack)
     assert len(few) == len(many)
-    assert len(few) <= 20
+    assert len(few) <= 22
     assert len(await servers.list_clusters()) == 12
 
 
@@ -131,3 +136,37 @@ async def test_a_search(running: Running, base: Foundation) -> None:
         calls.append(index.calls)
     assert sent[0] == sent[1] <= 20
     assert [len(made) for made in calls] == [1, 1]
+
+
+async def test_cutting_and_putting_away_a_cluster(base: Foundation) -> None:
+    deps = build_deps(base)
+    costs = []
+    for size in (8, 80):
+        face_ids = (await seed_faces(base, crowd(size, size, seed=size))).face_ids
+        cluster_id = await seed_cluster(base, face_ids)
+        async with base.database.transaction() as tx:
+            etag = (await get_cluster(tx, "default", cluster_id)).etag
+        with statements(base.database) as cut:
+            command = SplitCluster("default", cluster_id, etag, target_count=size // 2)
+            parting = await find_parts(base.database, deps, ClusterCutter(), command)
+            async with base.database.transaction() as tx:
+                made = await store_parts(tx, deps, command, parting)
+        assert len(made) == size // 2
+        with statements(base.database) as put_away:
+            async with base.database.transaction() as tx:
+                await dismiss_cluster(tx, deps, DismissCluster("default", made[0].cluster_id, made[0].etag, False))
+        costs.append((len(cut), len(put_away)))
+    assert costs[0] == costs[1]
+    assert costs[0] <= (25, 5)
+
+
+async def test_a_page_of_clusters(base: Foundation) -> None:
+    face_ids = (await seed_faces(base, random_vectors(60))).face_ids
+    for start in range(0, 60, 3):
+        await seed_cluster(base, face_ids[start : start + 3])
+    for size in (2, 20):
+        page = read_page_request(size, "", default=50, maximum=500, filters=())
+        with statements(base.database) as sent:
+            async with base.database.transaction() as tx:
+                found = await list_clusters(tx, "default", page, [ClusterState.ACTIVE], 0)
+        assert (len(found.items), len(sent)) == (size, 1)

@@ -42,7 +42,7 @@ async def rows_table(base: Foundation) -> None:
 
 
 @pytest.mark.usefixtures("rows_table")
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     there=st.lists(VALUES, min_size=1, max_size=9),
     added=st.lists(st.lists(VALUES, max_size=3), max_size=6),

@@ -138,8 +138,8 @@ async def enter(
     )
 
 
-async def upgrade(base: Foundation) -> None:
-    await migrate_database(base.settings.database)
+async def upgrade(base: Foundation, revision: str = "head") -> None:
+    await migrate_database(base.settings.database, revision)
 
 
 async def undo(base: Foundation, change_id: UUID) -> ChangeUndone:
@@ -218,7 +218,7 @@ async def test_what_was_done_before_can_be_undone(base: Foundation, face_ids: li
 
 
 async def test_an_upgrade_that_broke_off_goes_on(base: Foundation, face_ids: list[UUID]) -> None:
-    await upgrade(base)
+    await upgrade(base, "0003")
     # As if it had broken off while it built an index, with half of the work done.
     async with base.database.transaction() as tx:
         for statement in (

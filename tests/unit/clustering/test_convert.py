@@ -19,7 +19,7 @@ from services.clustering.convert import (
 )
 from services.clustering.domain.model import ClusterState
 from services.clustering.grouping.request import Algorithm
-from shared.errors import InvalidRequest, NotImplementedYet
+from shared.errors import InvalidRequest
 
 CLUSTER = "clu_0123456789ab"
 
@@ -36,11 +36,6 @@ def test_a_run_without_wishes() -> None:
     command = from_cluster_faces(ClusterFacesRequest(), 3)
     assert (command.library_id, command.algorithm, command.min_cluster_size) == ("default", Algorithm.HDBSCAN, 3)
     assert command.selection.captured_from is command.selection.captured_before is None
-
-
-def test_dual_is_not_built_yet() -> None:
-    with pytest.raises(NotImplementedYet):
-        from_cluster_faces(ClusterFacesRequest(mode=clusters_pb2.CLUSTER_MODE_DUAL), 3)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,12 @@ def test_json_keeps_its_shape() -> None:
     }
 
 
+def test_a_key_is_a_word_of_the_program_and_no_name() -> None:
+    value = {"faces": 3, "Before": {str(HER): "faces"}}
+    cleaned = {"faces": 3, "Before": {NOBODY: NAMELESS}}
+    assert Traces.of([HER], ["Faces", "Before"]).clean_json(value) == cleaned
+
+
 def test_the_pattern_finds_names_as_json_writes_them() -> None:
     words = TRACES.sql_pattern.split("|")
     assert str(HER).replace("-", r"\-") in words

@@ -9,7 +9,7 @@ from bench.embeddings import GeneratedFaces, generate_faces
 from services.clustering.grouping.graph import NeighbourGraph
 from services.clustering.grouping.neighbours import build_neighbour_graph
 from services.clustering.grouping.pipeline import group_faces
-from services.clustering.grouping.request import GroupingRequest, GroupingResult, Progress
+from services.clustering.grouping.request import GroupingRequest, GroupingResult, GroupingSizes, Progress
 
 
 def never() -> bool:
@@ -27,12 +27,18 @@ def no_check(done: int, total: int) -> None:
 
 def link_all(vectors: np.ndarray, k: int, floor: float = -1.0) -> NeighbourGraph:
     """The k-NN graph with everything in it."""
-    return build_neighbour_graph(vectors, k=k, floor=floor, block_rows=256, threads=2, between_blocks=no_check)
+    sizes = GroupingSizes(block_rows=256)
+    return build_neighbour_graph(vectors, k=k, floor=floor, sizes=sizes, between_blocks=no_check)[0]
 
 
 @pytest.fixture(scope="session")
 def faces_5k() -> GeneratedFaces:
     return generate_faces(5000, seed=0)
+
+
+@pytest.fixture(scope="session")
+def faces_10k() -> GeneratedFaces:
+    return generate_faces(10_000, seed=0)
 
 
 @pytest.fixture(scope="session")

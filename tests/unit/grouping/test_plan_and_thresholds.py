@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench.embeddings import GeneratedFaces
+from services.clustering.grouping.graph_sizes import plan_graph
 from services.clustering.grouping.pipeline import group_faces
 from services.clustering.grouping.plan import check_memory, plan_memory
 from services.clustering.grouping.request import Algorithm, GroupingRequest, GroupingSizes
@@ -19,41 +20,51 @@ from services.clustering.grouping.thresholds import (
     calibrate_thresholds,
     resolve_thresholds,
 )
+from shared.errors import MemoryBudgetExceeded
 from tests.unit.grouping.conftest import ignore, never
+
+MIB = 1024 * 1024
 
 
 def test_the_formula_as_documented() -> None:
-    sizes = GroupingSizes(neighbours=32, block_rows=1024, threads=2, min_cluster_size=3, small_set=2000)
-    plan = plan_memory(100_000, 512, Algorithm.HDBSCAN, sizes)
-    assert plan.vectors == 204_800_000
-    assert plan.graph == 25_600_000
-    assert plan.blocks == 8_388_608
-    assert plan.forest == 86_400_000
-    assert plan.groups == 204_800_000
-    assert plan.slices == 20_971_520
+    sizes = GroupingSizes(neighbours=32, threads=2, min_cluster_size=3, small_set=2000)
+    plan = plan_memory(120_000, 512, Algorithm.HDBSCAN, sizes)
+    pairs = plan_graph(10_000, 512, None, sizes)
+    assert plan.process == 320 * MIB
+    assert plan.vectors == 122_880_000
+    assert plan.graph == 30_720_000
+    assert plan.building == plan_graph(120_000, 512, None, sizes).building
+    assert plan.forming == 120_000 * 32 * 28 + 120_000 * 96
+    assert plan.grouping == 10_000 * 512 * 8 + 120_000 * 56 + pairs.building + pairs.result
+    assert plan.slices == 4096 * 512 * 12
     assert plan.small_set == 0
-    assert plan.peak == 204_800_000 + 25_600_000 + 204_800_000 + 20_971_520
+    assert plan.peak == plan.process + plan.vectors + plan.graph + max(
+        plan.building, plan.forming, plan.grouping + plan.slices
+    )
+    assert plan_memory(120_000, 512, Algorithm.HDBSCAN, sizes, number_bytes=4).vectors == 245_760_000
     check_memory(plan, plan.peak_mb)
+    with pytest.raises(MemoryBudgetExceeded):
+        check_memory(plan, plan.peak_mb - 1)
 
 
-def test_memory_grows_linearly_but_for_small_sets() -> None:
+def test_a_million_faces_fit_where_they_are_meant_to() -> None:
     sizes = GroupingSizes()
     one, ten = (plan_memory(n, 512, Algorithm.HDBSCAN, sizes) for n in (100_000, 1_000_000))
-    assert ten.peak <= 10 * one.peak
-    assert ten.peak_mb < 5 * 1024
+    assert one.peak_mb < 1024
+    assert ten.peak_mb < 3.8 * 1024
+    assert plan_memory(1_000_000, 512, Algorithm.DBSCAN, sizes).peak_mb < 3.8 * 1024
     assert plan_memory(2000, 512, Algorithm.HDBSCAN, sizes).small_set == 2000 * 512 * 8 + 2000 * 2000 * 16
-    assert plan_memory(5000, 512, Algorithm.AGGLOMERATIVE, sizes).groups == 5000 * 512 * 12
+    assert plan_memory(5000, 512, Algorithm.AGGLOMERATIVE, sizes).forming == 5000 * (32 * 52 + 512 * 4 + 56)
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 @pytest.mark.parametrize("small_set", [0, 5000])
 def test_numpy_stays_within_the_plan(faces_5k: GeneratedFaces, algorithm: Algorithm, small_set: int) -> None:
     """Small blocks, so that the other parts show; what the libraries take in C is not seen here."""
-    count = 1000
+    count = 2000
     sizes = GroupingSizes(block_rows=128, small_set=small_set)
-    request = GroupingRequest(
-        faces_5k.vectors[:count], np.arange(count), faces_5k.quality[:count], algorithm=algorithm, sizes=sizes
-    )
+    vectors = faces_5k.vectors[:count].astype(np.float16)
+    request = GroupingRequest(vectors, np.arange(count), faces_5k.quality[:count], algorithm=algorithm, sizes=sizes)
     group_faces(request, ignore, never)
     tracemalloc.start()
     try:
@@ -63,7 +74,7 @@ def test_numpy_stays_within_the_plan(faces_5k: GeneratedFaces, algorithm: Algori
     finally:
         tracemalloc.stop()
     plan = plan_memory(count, 512, algorithm, sizes)
-    assert taken <= plan.peak - plan.vectors
+    assert taken <= plan.peak - plan.vectors - plan.process
     assert taken > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -88,6 +89,29 @@ def test_console_lines_are_text(sink: io.StringIO) -> None:
     structlog.get_logger("kith.test").info("hello", authorization="Bearer abc")
     assert "hello" in sink.getvalue()
     assert "abc" not in sink.getvalue()
+
+
+class FullDisk(io.StringIO):
+    """Takes what is written and cannot keep it, until there is room again."""
+
+    full = True
+
+    def flush(self) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+
+@pytest.mark.usefixtures("sink")
+def test_a_sink_that_is_full_or_gone_fails_nobody() -> None:
+    stream = FullDisk()
+    configure_logging(TelemetrySettings(), process="x", stream=stream)
+    log = structlog.get_logger("kith.test")
+    log.info("lost")
+    stream.full = False
+    log.info("kept")
+    assert lines(stream)[-1]["event"] == "kept"
+    stream.close()
+    log.info("lost, too")
 
 
 def test_an_unknown_level_is_refused() -> None:

@@ -156,7 +156,7 @@ Global___GraphMethod: _TypeAlias = GraphMethod  # noqa: Y015
 @_typing.final
 class GroupingParameters(_message.Message):
     """How faces are grouped. What is unset comes from the settings, then from the model pack, then from the collection itself;
-    the run shows what was in force.
+    the run shows what was in force. Cosines are of the space that faces are grouped in: the matcher's, if the library has one.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -642,12 +642,16 @@ class SplitClusterRequest(_message.Message):
     target_count: _builtins.int
     """Into so many parts, 2..100."""
     tightness: _builtins.float
-    """Groups of faces whose mean cosine to each other is below it are parts of their own, 0..1."""
+    """Groups of faces whose mean cosine to each other is below it are parts of their own, 0..1; in more than 100 parts it is
+    INVALID_ARGUMENT.
+    """
     preview: _builtins.bool
     """Answers the parts and changes nothing."""
     @_builtins.property
     def face_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """These faces become a cluster of their own. Empty: the cluster is cut by a finer grouping."""
+        """These faces become a cluster of their own, at most 10,000. Empty: the cluster is cut by a finer grouping; of more than 5,000
+        faces that is RESOURCE_EXHAUSTED, MEMORY_BUDGET.
+        """
 
     def __init__(
         self,

@@ -112,7 +112,7 @@ class ClusterServiceServicer:
 
     def SplitCluster(self, request, context):
         """Cuts a cluster in parts, by a finer grouping or by the given faces. The largest part keeps the id. Parts stay apart, and
-        their faces together, in every later run.
+        their faces together, in every later run. Parts of a cluster that is put away are put away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,7 +33,7 @@ class ClusterServiceStub:
     """
     SplitCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.SplitClusterRequest, _clusters_pb2.SplitClusterResponse]
     """Cuts a cluster in parts, by a finer grouping or by the given faces. The largest part keeps the id. Parts stay apart, and
-    their faces together, in every later run.
+    their faces together, in every later run. Parts of a cluster that is put away are put away.
     """
     DismissCluster: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DismissClusterRequest, _clusters_pb2.DismissClusterResponse]
     """Puts a cluster away ("nobody I know"). Later runs keep its faces away, and put those they find with them there too; only
@@ -87,7 +87,7 @@ class ClusterServiceServicer:
         context: _aio.ServicerContext[_clusters_pb2.SplitClusterRequest, _abc.Awaitable[_clusters_pb2.SplitClusterResponse]],
     ) -> _abc.Awaitable[_clusters_pb2.SplitClusterResponse]:
         """Cuts a cluster in parts, by a finer grouping or by the given faces. The largest part keeps the id. Parts stay apart, and
-        their faces together, in every later run.
+        their faces together, in every later run. Parts of a cluster that is put away are put away.
         """
 
     def DismissCluster(

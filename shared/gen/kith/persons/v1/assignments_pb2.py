@@ -27,15 +27,15 @@ from kith.common.v1 import types_pb2 as kith_dot_common_dot_v1_dot_types__pb2
 from kith.jobs.v1 import jobs_pb2 as kith_dot_jobs_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kith/persons/v1/assignments.proto\x12\x0fkith.persons.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1akith/common/v1/types.proto\x1a\x17kith/jobs/v1/jobs.proto\"\xb6\x01\n\nAssignment\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12\x31\n\x06source\x18\x03 \x01(\x0e\x32!.kith.persons.v1.AssignmentSource\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12/\n\x0b\x61ssign_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xc4\x01\n\x11\x41ssignFaceRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x11\n\tperson_id\x18\x03 \x01(\t\x12\x31\n\x06source\x18\x04 \x01(\x0e\x32!.kith.persons.v1.AssignmentSource\x12\x12\n\nconfidence\x18\x05 \x01(\x02\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\"X\n\x12\x41ssignFaceResponse\x12/\n\nassignment\x18\x01 \x01(\x0b\x32\x1b.kith.persons.v1.Assignment\x12\x11\n\tchange_id\x18\x02 \x01(\t\"}\n\x13UnassignFaceRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0f\n\x07\x65xclude\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"<\n\x14UnassignFaceResponse\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\"\xdf\x01\n\x17\x42\x61tchAssignFacesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x10\n\x08\x66\x61\x63\x65_ids\x18\x02 \x03(\t\x12\x11\n\tperson_id\x18\x03 \x01(\t\x12\x31\n\x06source\x18\x04 \x01(\x0e\x32!.kith.persons.v1.AssignmentSource\x12\x12\n\nconfidence\x18\x05 \x01(\x02\x12\x0f\n\x07partial\x18\x06 \x01(\x08\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\t \x01(\x08\"\xae\x01\n\x18\x42\x61tchAssignFacesResponse\x12\x30\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1b.kith.persons.v1.Assignment\x12-\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1b.kith.common.v1.ItemFailure\x12\x11\n\tchange_id\x18\x03 \x01(\t\x12\x1e\n\x03job\x18\x04 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"\x94\x01\n\tExclusion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x12\n\ncreated_by\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x12\x45xcludeFaceRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x11\n\tperson_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"W\n\x13\x45xcludeFaceResponse\x12-\n\texclusion\x18\x01 \x01(\x0b\x32\x1a.kith.persons.v1.Exclusion\x12\x11\n\tchange_id\x18\x02 \x01(\t\"v\n\x15ListExclusionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x05 \x01(\t\"a\n\x16ListExclusionsResponse\x12.\n\nexclusions\x18\x01 \x03(\x0b\x32\x1a.kith.persons.v1.Exclusion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x16\x44\x65leteExclusionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xclusion_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\",\n\x17\x44\x65leteExclusionResponse\x12\x11\n\tchange_id\x18\x01 \x01(\t\"q\n\x13\x41llowDoublesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tasset_ids\x18\x02 \x03(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\")\n\x14\x41llowDoublesResponse\x12\x11\n\tchange_id\x18\x01 \x01(\t\"V\n\x19ListAllowedDoublesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"H\n\x1aListAllowedDoublesResponse\x12\x11\n\tasset_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*q\n\x10\x41ssignmentSource\x12!\n\x1d\x41SSIGNMENT_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41SSIGNMENT_SOURCE_HUMAN\x10\x01\x12\x1d\n\x19\x41SSIGNMENT_SOURCE_MACHINE\x10\x02\x32\x9f\x06\n\x11\x41ssignmentService\x12U\n\nAssignFace\x12\".kith.persons.v1.AssignFaceRequest\x1a#.kith.persons.v1.AssignFaceResponse\x12[\n\x0cUnassignFace\x12$.kith.persons.v1.UnassignFaceRequest\x1a%.kith.persons.v1.UnassignFaceResponse\x12g\n\x10\x42\x61tchAssignFaces\x12(.kith.persons.v1.BatchAssignFacesRequest\x1a).kith.persons.v1.BatchAssignFacesResponse\x12X\n\x0b\x45xcludeFace\x12#.kith.persons.v1.ExcludeFaceRequest\x1a$.kith.persons.v1.ExcludeFaceResponse\x12\x61\n\x0eListExclusions\x12&.kith.persons.v1.ListExclusionsRequest\x1a\'.kith.persons.v1.ListExclusionsResponse\x12\x64\n\x0f\x44\x65leteExclusion\x12\'.kith.persons.v1.DeleteExclusionRequest\x1a(.kith.persons.v1.DeleteExclusionResponse\x12[\n\x0c\x41llowDoubles\x12$.kith.persons.v1.AllowDoublesRequest\x1a%.kith.persons.v1.AllowDoublesResponse\x12m\n\x12ListAllowedDoubles\x12*.kith.persons.v1.ListAllowedDoublesRequest\x1a+.kith.persons.v1.ListAllowedDoublesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kith/persons/v1/assignments.proto\x12\x0fkith.persons.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1akith/common/v1/types.proto\x1a\x17kith/jobs/v1/jobs.proto\"\xb6\x01\n\nAssignment\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12\x31\n\x06source\x18\x03 \x01(\x0e\x32!.kith.persons.v1.AssignmentSource\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12/\n\x0b\x61ssign_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xc4\x01\n\x11\x41ssignFaceRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x11\n\tperson_id\x18\x03 \x01(\t\x12\x31\n\x06source\x18\x04 \x01(\x0e\x32!.kith.persons.v1.AssignmentSource\x12\x12\n\nconfidence\x18\x05 \x01(\x02\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\"X\n\x12\x41ssignFaceResponse\x12/\n\nassignment\x18\x01 \x01(\x0b\x32\x1b.kith.persons.v1.Assignment\x12\x11\n\tchange_id\x18\x02 \x01(\t\"}\n\x13UnassignFaceRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0f\n\x07\x65xclude\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"<\n\x14UnassignFaceResponse\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\"\xf4\x01\n\x17\x42\x61tchAssignFacesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x10\n\x08\x66\x61\x63\x65_ids\x18\x02 \x03(\t\x12\x11\n\tperson_id\x18\x03 \x01(\t\x12\x31\n\x06source\x18\x04 \x01(\x0e\x32!.kith.persons.v1.AssignmentSource\x12\x12\n\nconfidence\x18\x05 \x01(\x02\x12\x0f\n\x07partial\x18\x06 \x01(\x08\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\t \x01(\x08\x12\x13\n\x0b\x63onfidences\x18\n \x03(\x02\"\xae\x01\n\x18\x42\x61tchAssignFacesResponse\x12\x30\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1b.kith.persons.v1.Assignment\x12-\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1b.kith.common.v1.ItemFailure\x12\x11\n\tchange_id\x18\x03 \x01(\t\x12\x1e\n\x03job\x18\x04 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"\x94\x01\n\tExclusion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x12\n\ncreated_by\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x12\x45xcludeFaceRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\x11\n\tperson_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"W\n\x13\x45xcludeFaceResponse\x12-\n\texclusion\x18\x01 \x01(\x0b\x32\x1a.kith.persons.v1.Exclusion\x12\x11\n\tchange_id\x18\x02 \x01(\t\"v\n\x15ListExclusionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x05 \x01(\t\"a\n\x16ListExclusionsResponse\x12.\n\nexclusions\x18\x01 \x03(\x0b\x32\x1a.kith.persons.v1.Exclusion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x16\x44\x65leteExclusionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xclusion_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\",\n\x17\x44\x65leteExclusionResponse\x12\x11\n\tchange_id\x18\x01 \x01(\t\"q\n\x13\x41llowDoublesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tasset_ids\x18\x02 \x03(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\")\n\x14\x41llowDoublesResponse\x12\x11\n\tchange_id\x18\x01 \x01(\t\"V\n\x19ListAllowedDoublesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"H\n\x1aListAllowedDoublesResponse\x12\x11\n\tasset_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*q\n\x10\x41ssignmentSource\x12!\n\x1d\x41SSIGNMENT_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41SSIGNMENT_SOURCE_HUMAN\x10\x01\x12\x1d\n\x19\x41SSIGNMENT_SOURCE_MACHINE\x10\x02\x32\x9f\x06\n\x11\x41ssignmentService\x12U\n\nAssignFace\x12\".kith.persons.v1.AssignFaceRequest\x1a#.kith.persons.v1.AssignFaceResponse\x12[\n\x0cUnassignFace\x12$.kith.persons.v1.UnassignFaceRequest\x1a%.kith.persons.v1.UnassignFaceResponse\x12g\n\x10\x42\x61tchAssignFaces\x12(.kith.persons.v1.BatchAssignFacesRequest\x1a).kith.persons.v1.BatchAssignFacesResponse\x12X\n\x0b\x45xcludeFace\x12#.kith.persons.v1.ExcludeFaceRequest\x1a$.kith.persons.v1.ExcludeFaceResponse\x12\x61\n\x0eListExclusions\x12&.kith.persons.v1.ListExclusionsRequest\x1a\'.kith.persons.v1.ListExclusionsResponse\x12\x64\n\x0f\x44\x65leteExclusion\x12\'.kith.persons.v1.DeleteExclusionRequest\x1a(.kith.persons.v1.DeleteExclusionResponse\x12[\n\x0c\x41llowDoubles\x12$.kith.persons.v1.AllowDoublesRequest\x1a%.kith.persons.v1.AllowDoublesResponse\x12m\n\x12ListAllowedDoubles\x12*.kith.persons.v1.ListAllowedDoublesRequest\x1a+.kith.persons.v1.ListAllowedDoublesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kith.persons.v1.assignments_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ASSIGNMENTSOURCE']._serialized_start=2249
-  _globals['_ASSIGNMENTSOURCE']._serialized_end=2362
+  _globals['_ASSIGNMENTSOURCE']._serialized_start=2270
+  _globals['_ASSIGNMENTSOURCE']._serialized_end=2383
   _globals['_ASSIGNMENT']._serialized_start=141
   _globals['_ASSIGNMENT']._serialized_end=323
   _globals['_ASSIGNFACEREQUEST']._serialized_start=326
@@ -47,31 +47,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNASSIGNFACERESPONSE']._serialized_start=741
   _globals['_UNASSIGNFACERESPONSE']._serialized_end=801
   _globals['_BATCHASSIGNFACESREQUEST']._serialized_start=804
-  _globals['_BATCHASSIGNFACESREQUEST']._serialized_end=1027
-  _globals['_BATCHASSIGNFACESRESPONSE']._serialized_start=1030
-  _globals['_BATCHASSIGNFACESRESPONSE']._serialized_end=1204
-  _globals['_EXCLUSION']._serialized_start=1207
-  _globals['_EXCLUSION']._serialized_end=1355
-  _globals['_EXCLUDEFACEREQUEST']._serialized_start=1357
-  _globals['_EXCLUDEFACEREQUEST']._serialized_end=1469
-  _globals['_EXCLUDEFACERESPONSE']._serialized_start=1471
-  _globals['_EXCLUDEFACERESPONSE']._serialized_end=1558
-  _globals['_LISTEXCLUSIONSREQUEST']._serialized_start=1560
-  _globals['_LISTEXCLUSIONSREQUEST']._serialized_end=1678
-  _globals['_LISTEXCLUSIONSRESPONSE']._serialized_start=1680
-  _globals['_LISTEXCLUSIONSRESPONSE']._serialized_end=1777
-  _globals['_DELETEEXCLUSIONREQUEST']._serialized_start=1779
-  _globals['_DELETEEXCLUSIONREQUEST']._serialized_end=1881
-  _globals['_DELETEEXCLUSIONRESPONSE']._serialized_start=1883
-  _globals['_DELETEEXCLUSIONRESPONSE']._serialized_end=1927
-  _globals['_ALLOWDOUBLESREQUEST']._serialized_start=1929
-  _globals['_ALLOWDOUBLESREQUEST']._serialized_end=2042
-  _globals['_ALLOWDOUBLESRESPONSE']._serialized_start=2044
-  _globals['_ALLOWDOUBLESRESPONSE']._serialized_end=2085
-  _globals['_LISTALLOWEDDOUBLESREQUEST']._serialized_start=2087
-  _globals['_LISTALLOWEDDOUBLESREQUEST']._serialized_end=2173
-  _globals['_LISTALLOWEDDOUBLESRESPONSE']._serialized_start=2175
-  _globals['_LISTALLOWEDDOUBLESRESPONSE']._serialized_end=2247
-  _globals['_ASSIGNMENTSERVICE']._serialized_start=2365
-  _globals['_ASSIGNMENTSERVICE']._serialized_end=3164
+  _globals['_BATCHASSIGNFACESREQUEST']._serialized_end=1048
+  _globals['_BATCHASSIGNFACESRESPONSE']._serialized_start=1051
+  _globals['_BATCHASSIGNFACESRESPONSE']._serialized_end=1225
+  _globals['_EXCLUSION']._serialized_start=1228
+  _globals['_EXCLUSION']._serialized_end=1376
+  _globals['_EXCLUDEFACEREQUEST']._serialized_start=1378
+  _globals['_EXCLUDEFACEREQUEST']._serialized_end=1490
+  _globals['_EXCLUDEFACERESPONSE']._serialized_start=1492
+  _globals['_EXCLUDEFACERESPONSE']._serialized_end=1579
+  _globals['_LISTEXCLUSIONSREQUEST']._serialized_start=1581
+  _globals['_LISTEXCLUSIONSREQUEST']._serialized_end=1699
+  _globals['_LISTEXCLUSIONSRESPONSE']._serialized_start=1701
+  _globals['_LISTEXCLUSIONSRESPONSE']._serialized_end=1798
+  _globals['_DELETEEXCLUSIONREQUEST']._serialized_start=1800
+  _globals['_DELETEEXCLUSIONREQUEST']._serialized_end=1902
+  _globals['_DELETEEXCLUSIONRESPONSE']._serialized_start=1904
+  _globals['_DELETEEXCLUSIONRESPONSE']._serialized_end=1948
+  _globals['_ALLOWDOUBLESREQUEST']._serialized_start=1950
+  _globals['_ALLOWDOUBLESREQUEST']._serialized_end=2063
+  _globals['_ALLOWDOUBLESRESPONSE']._serialized_start=2065
+  _globals['_ALLOWDOUBLESRESPONSE']._serialized_end=2106
+  _globals['_LISTALLOWEDDOUBLESREQUEST']._serialized_start=2108
+  _globals['_LISTALLOWEDDOUBLESREQUEST']._serialized_end=2194
+  _globals['_LISTALLOWEDDOUBLESRESPONSE']._serialized_start=2196
+  _globals['_LISTALLOWEDDOUBLESRESPONSE']._serialized_end=2268
+  _globals['_ASSIGNMENTSERVICE']._serialized_start=2386
+  _globals['_ASSIGNMENTSERVICE']._serialized_end=3185
 # @@protoc_insertion_point(module_scope)

@@ -219,6 +219,7 @@ class BatchAssignFacesRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    CONFIDENCES_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     person_id: _builtins.str
     """Required."""
@@ -234,7 +235,11 @@ class BatchAssignFacesRequest(_message.Message):
     """Answers what would change, and changes nothing; up to 500 faces."""
     @_builtins.property
     def face_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1..10,000, each once."""
+        """1..200,000, each once."""
+
+    @_builtins.property
+    def confidences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of MACHINE assignments, each face's own, 0..1, instead of `confidence`; up to 500 faces."""
 
     def __init__(
         self,
@@ -248,10 +253,11 @@ class BatchAssignFacesRequest(_message.Message):
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        confidences: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "dry_run", b"dry_run", "face_ids", b"face_ids", "library_id", b"library_id", "partial", b"partial", "person_id", b"person_id", "reason", b"reason", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "confidences", b"confidences", "dry_run", b"dry_run", "face_ids", b"face_ids", "library_id", b"library_id", "partial", b"partial", "person_id", b"person_id", "reason", b"reason", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
