@@ -104,6 +104,9 @@ async def watch_child(
         # Set also when all went well, where nobody looks at it any more.
         stop.set()
         await asyncio.wait([work])
+        if not work.cancelled():
+            # Looked at also where the caller is told of something else: asyncio complains of errors that nobody has seen.
+            work.exception()
     return work.result()
 
 

@@ -50,13 +50,13 @@ class Traces:
         return text
 
     def clean_json(self, value: Any) -> Any:
-        """The same of every text in a JSON value, keys included."""
+        """The same of every text in a JSON value; of its keys the ids alone, as all others are words of the program."""
         if isinstance(value, str):
             return self.clean_text(value)
         if isinstance(value, list):
             return [self.clean_json(each) for each in value]
         if isinstance(value, dict):
-            return {self.clean_text(key): self.clean_json(each) for key, each in value.items()}
+            return {self.ids_alone.clean_text(key): self.clean_json(each) for key, each in value.items()}
         return value
 
     @cached_property

@@ -12,7 +12,7 @@ from services.detection.repository.forgetting import count_faces_of
 from shared.db.engine import Database, Transaction
 from shared.errors import Reason, Unavailable
 from shared.jobs.execution import SliceRun
-from shared.jobs.forgetting import Forgotten, Removal, read_forgotten
+from shared.jobs.forgetting import Forgotten, Removal, find_forgetting, read_forgotten
 from shared.jobs.model import Job, Json, Progress, SliceResults
 
 BATCH: Final = 500
@@ -32,7 +32,7 @@ class ForgetFacesHandler:
     async def run(self, run: SliceRun) -> Json:
         """Delete the faces of whoever the receipt says, if it says so, until none is left."""
         async with self.database.transaction() as tx:
-            forgotten = await read_forgotten(tx, run.slice.library_id, run.slice.spec)
+            forgotten = await read_forgotten(tx, run.slice.library_id, find_forgetting(run.slice.spec))
         removed = Removal.from_json(run.slice.checkpoint)
         if not forgotten.delete_faces:
             return removed.to_json()

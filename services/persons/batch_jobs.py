@@ -7,7 +7,7 @@ from uuid import UUID
 
 from services.persons.domain.batching import assign_part, read_command
 from services.persons.domain.model import PersonsDeps
-from shared.db.engine import Database, Transaction
+from shared.db.engine import Transaction
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import Job, Json, Progress, SliceResults
 
@@ -19,7 +19,6 @@ BATCH_FACES = 250
 class AssignFacesHandler:
     """``persons.assign_faces``. The slice names the faces; its checkpoint, how far it is and what became of them."""
 
-    database: Database
     deps: PersonsDeps
 
     async def run(self, run: SliceRun) -> Json:

@@ -24,9 +24,9 @@ from services.persons.repository.exclusions import Exclusion
 from services.persons.repository.receipts import Receipt
 from shared.errors import InvalidRequest
 from shared.faces.eras import DatePrecision, Era, PartialDate, make_partial_date
+from shared.faces.prototypes import Choice
 from shared.ids import parse_uuid
 from shared.jobs.convert import to_timestamp
-from shared.jobs.model import ItemFailure
 from shared.rpc.enums import from_enum
 
 MAX_REASON = 500
@@ -129,12 +129,22 @@ def from_source(source: assignments_pb2.AssignmentSource.ValueType) -> Source:
     return from_enum(assignments_pb2.AssignmentSource.Name, source, Source, "ASSIGNMENT_SOURCE_", "source")
 
 
+def to_source(source: Source) -> assignments_pb2.AssignmentSource.ValueType:
+    """Who assigned, as the contract has it."""
+    return assignments_pb2.AssignmentSource.Value(f"ASSIGNMENT_SOURCE_{source.value}")
+
+
+def to_choice(choice: Choice | None) -> prototypes_pb2.PrototypeChoice.ValueType:
+    """A human's word on a face as a prototype, as the contract has it; None is unspecified."""
+    return prototypes_pb2.PrototypeChoice.Value(f"PROTOTYPE_CHOICE_{choice.value if choice else 'UNSPECIFIED'}")
+
+
 def to_assignment(assignment: Assignment) -> assignments_pb2.Assignment:
     """An assignment as a message."""
     return assignments_pb2.Assignment(
         face_id=str(assignment.face_id),
         person_id=str(assignment.person_id),
-        source=assignments_pb2.AssignmentSource.Value(f"ASSIGNMENT_SOURCE_{assignment.source.value}"),
+        source=to_source(assignment.source),
         confidence=assignment.confidence,
         assign_time=to_timestamp(assignment.assigned_at),
         etag=assignment.etag,
@@ -148,14 +158,8 @@ def check_reason(reason: str) -> str:
     return reason
 
 
-def to_failure(failure: ItemFailure) -> types_pb2.ItemFailure:
-    """A failed item as a message."""
-    return types_pb2.ItemFailure(id=failure.item_id, reason=failure.reason, message=failure.message)
-
-
 def to_prototype(prototype: Prototype) -> prototypes_pb2.Prototype:
     """A prototype as a message."""
-    choice = f"PROTOTYPE_CHOICE_{prototype.choice.value if prototype.choice else 'UNSPECIFIED'}"
     return prototypes_pb2.Prototype(
         face_id=str(prototype.face_id),
         person_id=str(prototype.person_id),
@@ -164,7 +168,7 @@ def to_prototype(prototype: Prototype) -> prototypes_pb2.Prototype:
         pinned=prototype.pinned,
         quality=prototype.quality,
         create_time=to_timestamp(prototype.created_at),
-        choice=prototypes_pb2.PrototypeChoice.Value(choice),
+        choice=to_choice(prototype.choice),
     )
 
 
@@ -218,7 +222,7 @@ def to_photo(photo: PersonPhoto) -> persons_pb2.PersonPhoto:
     )
 
 
-def to_receipt(library_id: str, receipt: Receipt) -> persons_pb2.Receipt:
+def to_receipt(receipt: Receipt, library_id: str) -> persons_pb2.Receipt:
     """A receipt as a message."""
     return persons_pb2.Receipt(
         person_id=str(receipt.person_id),

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from google.protobuf import struct_pb2
 
-from kith.persons.v1 import assignments_pb2, changes_pb2, prototypes_pb2
+from kith.persons.v1 import changes_pb2
+from services.persons.convert import to_choice, to_source
 from services.persons.domain.model import ChangeKind, Hold
 from services.persons.repository.ledger_pages import ChangeFilter, FaceChange, LedgerEntry
 from shared.errors import InvalidRequest, Reason
@@ -112,12 +113,11 @@ def _from_kinds(kinds: Sequence[changes_pb2.ChangeKind.ValueType]) -> tuple[Chan
 def _to_hold(hold: Hold | None) -> changes_pb2.FaceHold | None:
     if hold is None:
         return None
-    choice = f"PROTOTYPE_CHOICE_{hold.choice.value if hold.choice else 'UNSPECIFIED'}"
     return changes_pb2.FaceHold(
         person_id=str(hold.person_id),
-        source=assignments_pb2.AssignmentSource.Value(f"ASSIGNMENT_SOURCE_{hold.source.value}"),
+        source=to_source(hold.source),
         confidence=hold.confidence,
-        prototype_choice=prototypes_pb2.PrototypeChoice.Value(choice),
+        prototype_choice=to_choice(hold.choice),
     )
 
 

@@ -25,7 +25,7 @@ from services.persons.repository.forgetting_ledger import (
     lock_changes_about,
     scrub_changes,
 )
-from services.persons.repository.forgetting_texts import count_reports, scrub_reasons, scrub_reports
+from services.persons.repository.forgetting_texts import scrub_reasons
 from services.persons.repository.receipts import StoreReceipt, complete_receipts
 from shared.db.engine import Database, Transaction
 from shared.db.idempotency import count_answers_about, forget_answers_about
@@ -39,6 +39,7 @@ from shared.jobs.forgetting import (
     FORGET_SUGGESTIONS,
     Forgotten,
     Removal,
+    add_counts,
     leave_forgetting,
     read_forgotten,
 )
@@ -97,7 +98,7 @@ class ForgetPersonHandler:
         :class:`Unavailable` while another service or Qdrant does not get on.
         """
         async with self._database.transaction() as tx:
-            forgotten = await read_forgotten(tx, run.slice.library_id, {"forgets": str(run.slice.job_id)})
+            forgotten = await read_forgotten(tx, run.slice.library_id, run.slice.job_id)
         position = Position.parse(run.slice.checkpoint, run.slice.spec)
         while position.stage != DONE:
             position = await self._stages[position.stage](run, forgotten, position)
@@ -166,13 +167,12 @@ class ForgetPersonHandler:
             return await self._move(run, tx, at, at if gone == ROWS_AT_ONCE else at.onward())
 
     async def _forget_answers(self, run: SliceRun, forgotten: Forgotten, at: Position) -> Position:
-        """Answers kept for retries, and what matchers report."""
+        """Answers kept for retries."""
         library_id = run.slice.library_id
         async with run.step() as tx:
             await allow_long_work(tx)
             gone = await forget_answers_about(tx, library_id, forgotten.person_ids)
-            reports = await scrub_reports(tx, library_id, await _read_traces(tx, library_id, forgotten))
-            at = at.plus({"postgres.idempotency_keys": gone, "postgres.matchers": reports})
+            at = at.plus({"postgres.idempotency_keys": gone})
             return await self._move(run, tx, at, at.onward())
 
     async def _scrub_jobs(self, run: SliceRun, forgotten: Forgotten, at: Position) -> Position:
@@ -286,16 +286,14 @@ async def _read_traces(tx: Transaction, library_id: str, forgotten: Forgotten) -
 async def _count_rows(tx: Transaction, library_id: str, forgotten: Forgotten) -> dict[str, int]:
     """How many rows of each table of PostgreSQL still tell of the person, each table read through."""
     people = forgotten.person_ids
-    found: dict[str, int] = dict(await rows.count_held(tx, people))
+    found = await rows.count_held(tx, people)
     for counts in (
         await rows.count_rest(tx, library_id, people),
         await count_in_ledger(tx, library_id, people),
         await count_jobs_about(tx, library_id, people),
         {"idempotency_keys": await count_answers_about(tx, library_id, people)},
-        {"matchers": await count_reports(tx, library_id, Traces.of(people))},
     ):
-        for table, count in counts.items():
-            found[table] = found.get(table, 0) + count
+        found = add_counts(found, counts)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from services.persons.domain.model import PersonsDeps
-from shared.db.engine import Database, Transaction
+from shared.db.engine import Transaction
 from shared.db.people_queue import queue_people
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import Job, Json, Progress, SliceResults
@@ -20,7 +20,6 @@ REFRESH_PEOPLE: Final = "persons.refresh_people"
 class RefreshPeopleHandler:
     """:data:`REFRESH_PEOPLE`. A slice names its persons, at most 200; they are left to the settler."""
 
-    database: Database
     deps: PersonsDeps
 
     async def run(self, run: SliceRun) -> Json:

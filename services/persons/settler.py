@@ -82,7 +82,8 @@ class Settler:
             left -= await self._settle_free(library_id, left)
         except Exception as error:
             # One who cannot be settled must not hold up the others: each by itself, and that one aside.
-            log.warning("people_settled_singly", error=type(error).__name__)
+            expected = isinstance(error, DATABASE_FAILURES)
+            log.warning("people_settled_singly", error=type(error).__name__, exc_info=not expected)
         for person_id in sorted(left):
             await self._settle_one(library_id, person_id)
 

@@ -90,14 +90,14 @@ def build_handlers(base: Foundation, stack: AsyncExitStack) -> dict[str, JobHand
     channel = open_channel(base.settings.services.clustering, base.settings.rpc, base.settings.auth)
     stack.push_async_callback(channel.close)
     return {
-        ASSIGN_FACES: AssignFacesHandler(base.database, deps),
+        ASSIGN_FACES: AssignFacesHandler(deps),
         FORGET_PERSON: ForgetPersonHandler(
             base.database,
             deps,
             JobWatch(base.database, base.listener, base.settings.jobs),
             IndexedPoints(base.qdrant, base.collections),
         ),
-        REFRESH_PEOPLE: RefreshPeopleHandler(base.database, deps),
+        REFRESH_PEOPLE: RefreshPeopleHandler(deps),
         TRAIN_MATCHER: TrainMatcherHandler(base.database, deps, RemoteGrouping(channel)),
     }
 

@@ -11,7 +11,7 @@ from services.suggestions.repository.forgetting import clear_runner_up, delete_a
 from shared.db.engine import Database, Transaction
 from shared.db.long_work import allow_long_work
 from shared.jobs.execution import SliceRun
-from shared.jobs.forgetting import NOTHING, Removal, read_forgotten
+from shared.jobs.forgetting import NOTHING, Removal, find_forgetting, read_forgotten
 from shared.jobs.model import Job, Json, Progress, SliceResults
 
 BATCH: Final = 500
@@ -30,7 +30,7 @@ class ForgetSuggestionsHandler:
         """Remove in batches, and then, in one statement for each table, the mentions in the evidence for others."""
         library_id = run.slice.library_id
         async with self.database.transaction() as tx:
-            people = (await read_forgotten(tx, library_id, run.slice.spec)).person_ids
+            people = (await read_forgotten(tx, library_id, find_forgetting(run.slice.spec))).person_ids
         removed = Removal.from_json(run.slice.checkpoint)
         for table, delete in _DELETES.items():
             gone = BATCH

@@ -64,7 +64,6 @@ class Query:
             self._make_row = row._make
         return list(map(self._make_row, records))
 
-
     async def stream(
         self, connection: asyncpg.Connection, parameters: Mapping[str, Any], rows: int
     ) -> AsyncIterator[list[asyncpg.Record]]:

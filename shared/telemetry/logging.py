@@ -15,7 +15,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import date, datetime, timedelta
 from enum import Enum
 from pathlib import PurePath
@@ -97,7 +97,8 @@ class _Lines:
 
     def info(self, line: str) -> None:
         """One line; what its level is stands in it."""
-        with self._handler.lock or nullcontext():
+        with self._handler.lock or nullcontext(), suppress(OSError, ValueError):
+            # A full disk or a closed pipe has nobody left to be told: the line is lost, and what it tells of is done.
             self._handler.stream.write(f"{line}\n")
             self._handler.stream.flush()
 

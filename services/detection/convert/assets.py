@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from kith.common.v1 import types_pb2
 from kith.detection.v1 import assets_pb2 as pb
 from services.detection.convert.times import from_captured, to_captured
 from services.detection.domain.model import Asset, AssetDetection, NewAsset
 from shared.errors import InvalidRequest
 from shared.ids import parse_asset_id
-from shared.jobs.convert import to_timestamp
-from shared.jobs.model import ItemFailure
+from shared.jobs.convert import to_failure, to_timestamp
 from shared.rpc.enums import from_enum
 
 
@@ -25,7 +23,7 @@ def to_asset(asset: Asset) -> pb.Asset:
         orientation=asset.orientation,
         difference_hash=asset.difference_hash,
         detection=pb.AssetDetection.Value(f"ASSET_DETECTION_{asset.detection.value}"),
-        failure=to_failure(asset.failure),
+        failure=to_failure(asset.failure) if asset.failure else None,
         face_count=asset.face_count,
         create_time=to_timestamp(asset.created_at),
         update_time=to_timestamp(asset.updated_at),
@@ -46,10 +44,3 @@ def from_new_asset(message: pb.NewAsset, field: str) -> NewAsset:
 def from_detection(value: pb.AssetDetection.ValueType, field: str) -> AssetDetection:
     """How far detection got, in the domain's words."""
     return from_enum(pb.AssetDetection.Name, value, AssetDetection, "ASSET_DETECTION_", field)
-
-
-def to_failure(failure: ItemFailure | None) -> types_pb2.ItemFailure | None:
-    """A failed item as a message; None stays unset."""
-    if failure is None:
-        return None
-    return types_pb2.ItemFailure(id=failure.item_id, reason=failure.reason, message=failure.message)

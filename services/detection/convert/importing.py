@@ -10,13 +10,13 @@ import numpy as np
 from google.protobuf.message import Message
 
 from kith.detection.v1 import faces_pb2 as pb
-from services.detection.convert.assets import to_failure
 from services.detection.convert.geometry import POINTS, from_landmarks
 from services.detection.domain.importing import ImportedFaces, ImportTally, estimate_missing
 from services.detection.inference.faces import MIN_GIVEN_PX
 from shared.errors import InvalidRequest, Reason
 from shared.faces.embeddings import encode_embeddings, normalise_each
 from shared.ids import parse_asset_id
+from shared.jobs.convert import to_failure
 from shared.jobs.model import ItemFailure
 
 MAX_FACES: Final = 500
@@ -80,7 +80,7 @@ def to_import_response(tally: ImportTally) -> pb.ImportFacesResponse:
         created=tally.created,
         matched=tally.matched,
         failed=tally.failed,
-        failures=[failure for failure in map(to_failure, tally.failures) if failure is not None],
+        failures=[to_failure(failure) for failure in tally.failures],
     )
 
 

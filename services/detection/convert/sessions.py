@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import Final
 
 from kith.detection.v1 import sessions_pb2 as pb
-from services.detection.convert.assets import to_failure
 from services.detection.convert.looks import from_options
 from services.detection.convert.times import from_range
 from services.detection.domain.model import AssetDetection, PhotoOutcome, Session, SessionPhoto
 from services.detection.domain.sessions import AssetFilter, CreateSession
 from shared.errors import FieldViolation, InvalidRequest
 from shared.ids import MAX_ASSET_ID, parse_asset_id, parse_library_id
-from shared.jobs.convert import to_job, to_timestamp
+from shared.jobs.convert import to_failure, to_job, to_timestamp
 from shared.rpc.enums import from_enum
 
 MAX_IDS: Final = 10_000
@@ -50,7 +49,7 @@ def to_session_photo(photo: SessionPhoto) -> pb.SessionPhoto:
         asset_id=photo.asset_id,
         outcome=pb.PhotoOutcome.Value(f"PHOTO_OUTCOME_{photo.outcome.value}"),
         face_count=photo.face_count,
-        failure=to_failure(photo.failure),
+        failure=to_failure(photo.failure) if photo.failure else None,
     )
 
 

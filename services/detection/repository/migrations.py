@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from services.detection.domain.migration import Migration
 from services.detection.domain.shadow_report import ShadowReport
 from shared.clock import Clock
 from shared.db.engine import Transaction
+from shared.db.named_locks import lock_until_end
 from shared.db.tables_detection import model_migrations as table
 from shared.db.tables_shared import job_slices
 from shared.errors import NotFound
@@ -24,8 +24,7 @@ from shared.jobs.repository import get_job
 
 async def lock_migrations(tx: Transaction, library_id: str) -> None:
     """Let nobody else start, cut over or roll back a migration of this library before the transaction ends."""
-    digest = hashlib.sha256(f"model_migrations/{library_id}".encode()).digest()
-    await tx.execute(select(func.pg_advisory_xact_lock(int.from_bytes(digest[:8], "big", signed=True))))
+    await lock_until_end(tx, f"model_migrations/{library_id}")
 
 
 async def get_migration(tx: Transaction, library_id: str, migration_id: UUID) -> Migration:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from services.persons.domain.model import (
@@ -19,7 +19,7 @@ from services.persons.domain.model import (
 from services.persons.domain.people import refuse_inactive
 from services.persons.domain.rules import MachineRules, refuse_excluded
 from services.persons.domain.settling import settle_change
-from services.persons.repository.assignments import list_exemplified, lock_standings
+from services.persons.repository.assignments import list_exemplified, lock_held, lock_standings
 from services.persons.repository.changes import record_change
 from services.persons.repository.doubles import list_face_photos
 from services.persons.repository.exclusions import (
@@ -39,16 +39,23 @@ from shared.jobs.model import ItemFailure
 
 @dataclass(frozen=True, slots=True)
 class AssignFaces:
-    """Faces to give to a person. ``etag``: of the one face's present assignment, which it then replaces."""
+    """Faces to give to a person. ``etag``: of the one face's present assignment, which it then replaces. ``confidences``:
+    of the faces whose own is not ``confidence``.
+    """
 
     library_id: str
     face_ids: Sequence[UUID]
     person_id: UUID
     source: Source = Source.HUMAN
     confidence: float = 1.0
+    confidences: Mapping[UUID, float] = field(default_factory=dict)
     etag: str = ""
     partial: bool = False
     reason: str = ""
+
+    def confidence_of(self, face_id: UUID) -> float:
+        """How sure it is that a face is the person's, 0..1."""
+        return self.confidences.get(face_id, self.confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class DeleteExclusion:
 class FaceExcluded:
     """The exclusion, and the change (None if it was excluded already)."""
 
-    exclusion_id: UUID
+    exclusion: Exclusion
     change_id: UUID | None
 
 
@@ -128,18 +135,19 @@ async def assign_faces(tx: Transaction, deps: PersonsDeps, command: AssignFaces,
     await ask_doubles(tx, deps, command, plan, caller.subject)
     if not plan.going:
         return FacesAssigned(plan.settled, plan.failures, None)
-    losers = {standing.assignment.person_id for standing in plan.going if standing.assignment}
+    # Not those whom a human confirms: they stay whose they are.
+    leaving = [held for standing in plan.going if (held := standing.assignment) and held.person_id != command.person_id]
     change = Change(
         ChangeKind.FACES_ASSIGNED,
-        person_ids={command.person_id, *losers},
+        person_ids={command.person_id, *(held.person_id for held in leaving)},
         face_ids=[standing.face_id for standing in plan.going],
         reason=command.reason,
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
     # Whose prototypes go: what was asked because of them is asked no more.
-    bereft = await list_exemplified(tx, [standing.face_id for standing in plan.going if standing.assignment])
-    moved = await move_planned(tx, deps, command, plan, change_id)
+    bereft = await list_exemplified(tx, [held.face_id for held in leaving])
     await follow_people_later(tx, deps.ids, deps.clock, command.library_id, bereft, caller.subject)
+    moved = await move_planned(tx, deps, command, plan, change_id)
     return FacesAssigned(plan.settled + moved, plan.failures, change_id)
 
 
@@ -205,7 +213,7 @@ async def ask_doubles(
     tx: Transaction, deps: PersonsDeps, command: AssignFaces, plan: AssignmentPlan, started_by: str
 ) -> None:
     """Have people asked about the faces that a machine may not assign only because they would be doubles."""
-    pairs = [PairToAsk(face_id, command.person_id, command.confidence) for face_id in plan.doubles]
+    pairs = [PairToAsk(face_id, command.person_id, command.confidence_of(face_id)) for face_id in plan.doubles]
     await ask_pairs_later(tx, deps.ids, deps.clock, command.library_id, pairs, started_by)
 
 
@@ -214,17 +222,7 @@ async def unassign_face(tx: Transaction, deps: PersonsDeps, command: UnassignFac
 
     Raises :class:`NotFound`, :class:`EtagMismatch`, or :class:`PreconditionFailed` with FACE_NOT_ASSIGNED.
     """
-    standings, _ = await lock_standings(tx, command.library_id, [command.face_id], [])
-    standing = standings.get(command.face_id)
-    if standing is None:
-        raise NotFound("face", str(command.face_id))
-    held = standing.assignment
-    if held is None:
-        raise PreconditionFailed(
-            f"face '{command.face_id}' has no person",
-            reason=Reason.FACE_NOT_ASSIGNED,
-            metadata={"face_id": str(command.face_id)},
-        )
+    held, _ = await lock_held(tx, command.library_id, command.face_id)
     if command.etag and command.etag != held.etag:
         raise EtagMismatch("assignment", str(command.face_id), held.etag)
     change = Change(
@@ -263,7 +261,7 @@ async def exclude_face(tx: Transaction, deps: PersonsDeps, command: ExcludeFace,
     await make_exclusions(tx, command.library_id, change_id, [made])
     if held:
         await _free_face(tx, deps, command.library_id, change_id, command.face_id, caller)
-    return FaceExcluded(made.exclusion_id, change_id)
+    return FaceExcluded(made, change_id)
 
 
 async def delete_exclusion(tx: Transaction, deps: PersonsDeps, command: DeleteExclusion, caller: Caller) -> UUID:
@@ -293,7 +291,7 @@ def _make_hold(standing: FaceStanding, command: AssignFaces) -> Hold:
     held = standing.assignment
     # A human who confirms a machine's assignment says nothing about the face as a prototype.
     choice = held.choice if held is not None and held.person_id == command.person_id else None
-    return Hold(command.person_id, command.source, command.confidence, choice)
+    return Hold(command.person_id, command.source, command.confidence_of(standing.face_id), choice)
 
 
 def _new_exclusion(deps: PersonsDeps, face_id: UUID, person_id: UUID, caller: Caller) -> Exclusion:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from services.persons.domain.assigning import AssignFaces, AssignmentPlan, ask_doubles, move_planned, plan_assignment
 from services.persons.domain.model import Change, ChangeKind, PersonsDeps, Source
 from services.persons.domain.people import refuse_inactive
-from services.persons.repository.changes import fill_change, lock_change, record_change
+from services.persons.repository.changes import fill_change, record_change
+from services.persons.repository.ledger_pages import get_change
 from services.persons.repository.persons import get_person
 from shared.caller import Caller
 from shared.db.engine import Transaction
@@ -71,15 +72,15 @@ def read_command(library_id: str, spec: dict[str, Any], face_ids: Sequence[str])
 async def assign_part(
     tx: Transaction, deps: PersonsDeps, command: AssignFaces, change_id: UUID, started_by: str
 ) -> BatchStep:
-    """Give a part of the faces to the person, as a part of the job's change.
+    """Give a part of the faces to the person, as a part of the job's change; ``command`` as :func:`read_command` makes it.
 
     A person that was merged, deleted or forgotten since refuses each face. What is undone is not filled any further.
     """
-    change = await lock_change(tx, command.library_id, change_id)
+    change = await get_change(tx, command.library_id, change_id, lock=True)
     if change.undone_by is not None:
         return BatchStep(0, (), skipped=len(command.face_ids))
     try:
-        plan = await plan_assignment(tx, replace(command, partial=True))
+        plan = await plan_assignment(tx, command)
     except (NotFound, PreconditionFailed) as error:
         # Faces are refused one by one, so this is about the person.
         refused = [ItemFailure(str(face_id), error.reason.value, error.message) for face_id in command.face_ids]

@@ -6,7 +6,7 @@ it is settled at once, however many faces the person has: a human waits for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from services.persons.domain.model import (
@@ -14,7 +14,6 @@ from services.persons.domain.model import (
     Change,
     ChangeKind,
     EraCoverage,
-    Hold,
     Move,
     Person,
     PersonsDeps,
@@ -22,15 +21,15 @@ from services.persons.domain.model import (
 )
 from services.persons.domain.people import refuse_inactive
 from services.persons.domain.prototyping import refresh_prototypes
-from services.persons.repository.assignments import lock_standings
+from services.persons.repository.assignments import lock_held
 from services.persons.repository.changes import record_change
 from services.persons.repository.moves import list_held_of, move_faces
 from services.persons.repository.persons import get_person
-from services.persons.repository.prototypes import count_eras, list_pins, list_prototypes
+from services.persons.repository.prototypes import count_eras, list_pinned, list_prototypes
 from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.db.outbox import queue_faces
-from shared.errors import NotFound, PreconditionFailed, Reason
+from shared.faces.eras import find_era
 from shared.faces.prototypes import Choice
 
 
@@ -59,7 +58,7 @@ async def choose_prototype(
     A pin takes the place of others of its era, of which nothing is said then; to choose a pinned face leaves it pinned.
     Raises :class:`NotFound`, and :class:`PreconditionFailed` with FACE_NOT_ASSIGNED or PERSON_NOT_ACTIVE.
     """
-    held, person = await _lock_held(tx, command)
+    held, person = await lock_held(tx, command.library_id, command.face_id)
     refuse_inactive(person)
     moves = []
     if not _is_said(held.choice, command.choice):
@@ -98,21 +97,6 @@ async def cover_eras(tx: Transaction, library_id: str, person_id: UUID) -> list[
     return await count_eras(tx, person_id, person.birth_date)
 
 
-async def _lock_held(tx: Transaction, command: ChoosePrototype) -> tuple[Assignment, Person]:
-    standings, people = await lock_standings(tx, command.library_id, [command.face_id], [])
-    standing = standings.get(command.face_id)
-    if standing is None:
-        raise NotFound("face", str(command.face_id))
-    held = standing.assignment
-    if held is None:
-        raise PreconditionFailed(
-            f"face '{command.face_id}' has no person",
-            reason=Reason.FACE_NOT_ASSIGNED,
-            metadata={"face_id": str(command.face_id)},
-        )
-    return held, people[held.person_id]
-
-
 def _is_said(present: Choice | None, wanted: Choice | None) -> bool:
     if wanted is None:
         return present is not Choice.PINNED
@@ -120,11 +104,12 @@ def _is_said(present: Choice | None, wanted: Choice | None) -> bool:
 
 
 def _say(held: Assignment, choice: Choice | None) -> Move:
-    return Move(held.face_id, Hold(held.person_id, held.source, held.confidence, choice, held.assigned_at))
+    return Move(held.face_id, replace(held.hold, choice=choice))
 
 
 async def _unpin_others(tx: Transaction, held: Assignment, person: Person) -> list[Move]:
-    eras = await list_pins(tx, person.person_id, person.birth_date, held.face_id)
+    pins = await list_pinned(tx, [person.person_id], also=[held.face_id])
+    eras = {pin.face_id: find_era(person.birth_date, pin.captured) for pin in pins}
     others = [face_id for face_id, era in eras.items() if face_id != held.face_id and era is eras[held.face_id]]
     return [_say(other, None) for other in await list_held_of(tx, person.person_id, others)] if others else []
 

@@ -35,9 +35,22 @@ def describe_birth(birth: PartialDate | None) -> Fields | None:
 
 
 def compare_fields(old: Fields, new: Fields) -> tuple[Fields, Fields]:
-    """What differs, before and after; a field that one of the two lacks is left out there."""
-    names = [name for name in {**old, **new} if name not in old or name not in new or old[name] != new[name]]
-    return {name: old[name] for name in names if name in old}, {name: new[name] for name in names if name in new}
+    """What of ``new`` differs from every field there was, before and after."""
+    names = [name for name, value in new.items() if value != old[name]]
+    return {name: old[name] for name in names}, {name: new[name] for name in names}
+
+
+def tell_persons(fields: Mapping[UUID, Fields]) -> Fields:
+    """Fields of persons as a change has them, before or after it."""
+    return {"persons": {str(person_id): each for person_id, each in fields.items()}}
+
+
+def describe_creation(person: Person) -> tuple[Fields, Fields]:
+    """What the change that makes a person says of them, before and after: without it they are deleted."""
+    return (
+        tell_persons({person.person_id: {"deleted": True}}),
+        tell_persons({person.person_id: describe_person(person)}),
+    )
 
 
 def make_columns(fields: Mapping[str, Any], clock: Clock) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from services.persons.repository.receipts import (
 )
 from shared.caller import Caller
 from shared.db.engine import Transaction
+from shared.jobs.forgetting import add_counts
 from shared.jobs.model import Job, JobState, Json, NewJob
 from shared.jobs.repository import create_job, get_job, read_checkpoint
 
@@ -85,8 +86,7 @@ class Position:
 
     def plus(self, removed: Mapping[str, int]) -> Position:
         """With more removed, by store."""
-        names = sorted({*self.deleted, *removed})
-        return replace(self, deleted={name: self.deleted.get(name, 0) + removed.get(name, 0) for name in names})
+        return replace(self, deleted=add_counts(self.deleted, removed))
 
     def onward(self) -> Position:
         """At the beginning of the next stage."""

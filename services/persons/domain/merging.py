@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.persons.domain.fields import Fields, compare_fields, describe_birth, describe_person
+from services.persons.domain.fields import Fields, compare_fields, describe_birth, describe_person, tell_persons
 from services.persons.domain.model import (
     Change,
     ChangeKind,
@@ -24,15 +24,10 @@ from services.persons.domain.people import check_etag, decides_derived, refuse_i
 from services.persons.domain.settling import settle_change
 from services.persons.repository.changes import fill_change, record_change
 from services.persons.repository.exclusions import move_exclusions
-from services.persons.repository.merging import (
-    PinnedFace,
-    count_following,
-    list_contradictions,
-    list_links,
-    list_pinned,
-)
+from services.persons.repository.merging import count_following, list_contradictions, list_links
 from services.persons.repository.moves import move_faces, move_held
 from services.persons.repository.persons import get_person, lock_persons
+from services.persons.repository.prototypes import PinnedFace, list_pinned
 from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.errors import Contention, InvalidRequest, NotFound, PreconditionFailed, Reason
@@ -82,16 +77,14 @@ async def merge_persons(tx: Transaction, deps: PersonsDeps, command: MergePerson
         merged.person_id: {"status": PersonStatus.MERGED.value, "merged_into": str(survivor.person_id)},
     }
     compared = {
-        person.person_id: compare_fields(
-            describe_person(person), {**describe_person(person), **fields[person.person_id]}
-        )
+        person.person_id: compare_fields(describe_person(person), fields[person.person_id])
         for person in (survivor, merged)
     }
     change = Change(
         ChangeKind.PERSONS_MERGED,
         person_ids=list(fields),
-        before={"persons": {str(person_id): before for person_id, (before, _) in compared.items()}},
-        after={"persons": {str(person_id): after for person_id, (_, after) in compared.items()}},
+        before=tell_persons({person_id: before for person_id, (before, _) in compared.items()}),
+        after=tell_persons({person_id: after for person_id, (_, after) in compared.items()}),
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
     certain = [face.face_id for face in contradictions if face.source is Source.HUMAN]

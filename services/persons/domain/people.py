@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from services.persons.domain.fields import Fields, compare_fields, describe_birth, describe_person, make_columns
+from services.persons.domain.fields import (
+    Fields,
+    compare_fields,
+    describe_birth,
+    describe_creation,
+    describe_person,
+    make_columns,
+    tell_persons,
+)
 from services.persons.domain.model import Change, ChangeKind, Person, PersonsDeps, PersonStatus
 from services.persons.domain.naming import clean_name, make_name_key
 from services.persons.domain.settling import settle_people
@@ -75,12 +83,8 @@ async def create_person(tx: Transaction, deps: PersonsDeps, command: CreatePerso
     person_id = deps.ids.new_uuid()
     columns = make_columns(_to_fields(values), deps.clock)
     person = await insert_person(tx, deps.clock, command.library_id, person_id, columns)
-    change = Change(
-        ChangeKind.PERSON_CREATED,
-        person_ids=[person_id],
-        before={"persons": {str(person_id): {"deleted": True}}},
-        after={"persons": {str(person_id): describe_person(person)}},
-    )
+    before, after = describe_creation(person)
+    change = Change(ChangeKind.PERSON_CREATED, person_ids=[person_id], before=before, after=after)
     change_id = await record_change(tx, deps, command.library_id, change, caller)
     same = await find_same_names(tx, command.library_id, make_name_key(person.name), person_id)
     return PersonChanged(person, same, change_id)
@@ -99,15 +103,14 @@ async def update_person(tx: Transaction, deps: PersonsDeps, command: UpdatePerso
     cover = values.get("cover_face_id")
     if cover is not None and not await has_face(tx, command.person_id, cover):
         raise InvalidRequest("person.cover_face_id must be a face of this person", field="person.cover_face_id")
-    known = describe_person(person)
-    before, after = compare_fields(known, {**known, **_to_fields(values)})
+    before, after = compare_fields(describe_person(person), _to_fields(values))
     change_id = None
     if after:
         change = Change(
             ChangeKind.PERSON_UPDATED,
             person_ids=[person.person_id],
-            before={"persons": {str(person.person_id): before}},
-            after={"persons": {str(person.person_id): after}},
+            before=tell_persons({person.person_id: before}),
+            after=tell_persons({person.person_id: after}),
         )
         change_id = await record_change(tx, deps, command.library_id, change, caller)
         person = await write_fields(tx, deps, person.person_id, after)

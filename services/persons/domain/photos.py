@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services.persons.domain.doubles import refuse_unknown_photos
-from services.persons.domain.fields import Fields, describe_person, name_columns
+from services.persons.domain.fields import Fields, describe_creation, name_columns
 from services.persons.domain.model import Change, ChangeKind, FaceStanding, Hold, Move, Person, PersonsDeps, Source
 from services.persons.domain.naming import clean_name, make_name_key
 from services.persons.domain.people import refuse_inactive
@@ -105,14 +105,13 @@ async def move_photos(tx: Transaction, deps: PersonsDeps, command: MovePhotos, c
     failures = [_stay(standing, target_id) for standing in held if standing.excluded and target_id is not None]
     if not going:
         return PhotosMoved(target_id, False, 0, failures, None)
-    before: dict[str, Fields] = {}
-    after: dict[str, Fields] = {}
+    before: Fields = {}
+    after: Fields = {}
     created = target_id is None
     if target_id is None:
         target_id = deps.ids.new_uuid()
         made = await insert_person(tx, deps.clock, command.library_id, target_id, name_columns(name))
-        before = {"persons": {str(target_id): {"deleted": True}}}
-        after = {"persons": {str(target_id): describe_person(made)}}
+        before, after = describe_creation(made)
     change = Change(
         ChangeKind.FACES_ASSIGNED,
         person_ids=[command.person_id, target_id],

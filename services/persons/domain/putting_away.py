@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from services.persons.domain.fields import tell_persons
 from services.persons.domain.model import Change, ChangeKind, Person, PersonsDeps
 from services.persons.domain.people import check_etag, refuse_inactive, write_fields
 from services.persons.domain.settling import settle_change
@@ -56,12 +57,11 @@ async def delete_person(tx: Transaction, deps: PersonsDeps, command: DeletePerso
     person = await get_person(tx, command.library_id, command.person_id, lock=True)
     check_etag(person, command.etag, required="etag")
     refuse_inactive(person)
-    name = str(person.person_id)
     change = Change(
         ChangeKind.PERSON_DELETED,
         person_ids=[person.person_id],
-        before={"persons": {name: {"deleted": False}}},
-        after={"persons": {name: {"deleted": True}}},
+        before=tell_persons({person.person_id: {"deleted": False}}),
+        after=tell_persons({person.person_id: {"deleted": True}}),
     )
     change_id = await record_change(tx, deps, command.library_id, change, caller)
     face_ids = await move_held(tx, deps.clock, change_id, person.person_id, None)
@@ -80,10 +80,7 @@ async def undelete_person(tx: Transaction, deps: PersonsDeps, command: UndeleteP
     """
     person = await get_person(tx, command.library_id, command.person_id)
     if person.deleted_at is None:
-        raise AlreadyExists(
-            f"person '{person.person_id}' is not deleted",
-            metadata={"resource": "person", "id": str(person.person_id)},
-        )
+        raise _refuse_present(person.person_id)
     deletion = await find_deletion(tx, command.library_id, command.person_id)
     if deletion is None or await find_receipts(tx, [person.person_id]):
         raise PreconditionFailed(
@@ -95,5 +92,9 @@ async def undelete_person(tx: Transaction, deps: PersonsDeps, command: UndeleteP
     undone = await undo_change(tx, deps, undo, caller)
     if undone.change_id is None:
         # Another call has brought it back while this one waited.
-        raise AlreadyExists(f"person '{person.person_id}' is not deleted", metadata={"resource": "person"})
+        raise _refuse_present(person.person_id)
     return PersonPutAway(await get_person(tx, command.library_id, person.person_id), undone.change_id)
+
+
+def _refuse_present(person_id: UUID) -> AlreadyExists:
+    return AlreadyExists(f"person '{person_id}' is not deleted", metadata={"resource": "person", "id": str(person_id)})

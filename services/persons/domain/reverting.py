@@ -8,7 +8,7 @@ it, and one that is to go back to a merged person goes to the survivor.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,7 +24,10 @@ _BEING_MERGED: Final = {"status", "merged_into"}
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A change, and how things stand now, all of it locked. ``exclusions_of``: of those who would be merged again."""
+    """A change, and how things stand now, all of it locked. ``exclusions_of``: of its faces;
+    ``exclusions_from``: from those who would be merged again;
+    ``doubles``: of the change's photos that are still there, whether they may show one person twice.
+    """
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
@@ -32,15 +35,15 @@ class Left:
     exclusions: Sequence[ExclusionItem]
     standings: Mapping[UUID, FaceStanding]
     people: Mapping[UUID, Person]
-    excluded: Mapping[tuple[UUID, UUID], Exclusion]
-    exclusions_of: Mapping[UUID, Sequence[Exclusion]]
-    doubles: frozenset[str]
+    exclusions_of: Mapping[tuple[UUID, UUID], Exclusion]
+    exclusions_from: Mapping[UUID, Sequence[Exclusion]]
+    doubles: Mapping[str, bool]
     matcher: str | None
 
 
 @dataclass(slots=True)
 class Reversal:
-    """What to do, and what was left alone."""
+    """What to do, and what was left alone. ``touched``: who loses or gets a face or an exclusion, whoever the change named."""
 
     moves: list[Move] = field(default_factory=list)
     take_back: list[Exclusion] = field(default_factory=list)
@@ -48,6 +51,7 @@ class Reversal:
     persons: dict[UUID, tuple[Fields, Fields]] = field(default_factory=dict)
     doubles: dict[str, bool] = field(default_factory=dict)
     matcher: tuple[str | None, str | None] | None = None
+    touched: set[UUID] = field(default_factory=set)
     skipped: list[ItemFailure] = field(default_factory=list)
 
     @property
@@ -113,11 +117,12 @@ class _Planner:
     def _plan_taking_back(self) -> None:
         for item in self._left.exclusions:
             pair = (item.exclusion.face_id, self._resolve(item.exclusion.person_id))
-            found = self._left.excluded.get(pair)
+            found = self._left.exclusions_of.get(pair)
             if not item.made or found is None:
                 continue
             if found.exclusion_id == item.exclusion.exclusion_id:
                 self._made.take_back.append(found)
+                self._made.touched.add(found.person_id)
             else:
                 self._skip(pair[0], Reason.CHANGED_SINCE, f"it was excluded from person '{pair[1]}' by another change")
 
@@ -169,8 +174,8 @@ class _Planner:
             and before.source is after.source
         ):
             # Only the word on the prototype was the change's: who confirmed the face since stays its witness.
-            return Hold(person_id, now.source, now.confidence, choice, now.assigned_at)
-        return Hold(person_id, before.source, before.confidence, choice, before.assigned_at)
+            return replace(now.hold, person_id=person_id, choice=choice)
+        return replace(before, person_id=person_id, choice=choice)
 
     def _find_obstacle(self, standing: FaceStanding, hold: Hold) -> tuple[Reason, str] | None:
         person = self._left.people.get(hold.person_id)
@@ -181,7 +186,7 @@ class _Planner:
         if standing.assignment is None and standing.state != "ACTIVE":
             return Reason.FACE_NOT_ACTIVE, f"the face is {standing.state.lower().replace('_', ' ')}"
         held = standing.assignment is not None and standing.assignment.person_id == hold.person_id
-        exclusion = self._left.excluded.get((standing.face_id, hold.person_id))
+        exclusion = self._left.exclusions_of.get((standing.face_id, hold.person_id))
         if exclusion is not None and not held and exclusion not in self._made.take_back:
             return Reason.FACE_EXCLUDED, f"a human said since that it is not person '{hold.person_id}'"
         return None
@@ -194,11 +199,11 @@ class _Planner:
             else:
                 holders[move.face_id] = move.hold.person_id
         taken = {row.exclusion_id for row in self._made.take_back}
-        used = {row.exclusion_id for row in self._left.excluded.values()} - taken
+        used = {row.exclusion_id for row in self._left.exclusions_of.values()} - taken
         for item in self._left.exclusions:
             found = item.exclusion
             pair = (found.face_id, self._resolve(found.person_id))
-            stands = pair in self._left.excluded and self._left.excluded[pair].exclusion_id not in taken
+            stands = pair in self._left.exclusions_of and self._left.exclusions_of[pair].exclusion_id not in taken
             if item.made or stands or found.exclusion_id in used or pair[1] not in self._left.people:
                 continue
             if found.face_id not in self._left.standings:
@@ -206,8 +211,9 @@ class _Planner:
             elif holders.get(found.face_id) == pair[1]:
                 self._skip(found.face_id, Reason.CHANGED_SINCE, "the face was given to that person since")
             else:
-                made = Exclusion(found.exclusion_id, pair[0], pair[1], found.created_by, found.created_at)
+                made = replace(found, person_id=pair[1])
                 self._made.exclude.append(made)
+                self._made.touched.add(made.person_id)
 
     def _keep_if_needed(self, person_id: UUID) -> None:
         """Leave a person alone who would be put away with faces this undo does not take."""
@@ -229,13 +235,15 @@ class _Planner:
         if others > 0:
             return f"the person has got {others} other faces since"
         taken = {row.exclusion_id for row in self._made.take_back}
-        strange = sum(row.exclusion_id not in taken for row in self._left.exclusions_of.get(person_id, ()))
+        strange = sum(row.exclusion_id not in taken for row in self._left.exclusions_from.get(person_id, ()))
         return f"the person has got {strange} other exclusions since" if strange else None
 
     def _plan_doubles(self) -> None:
         before = self._left.before.get("doubles", {})
         for asset_id, allowed in self._left.after.get("doubles", {}).items():
-            if (asset_id in self._left.doubles) is allowed:
+            if asset_id not in self._left.doubles:
+                self._skip(asset_id, Reason.RESOURCE_NOT_FOUND, "the photo is gone")
+            elif self._left.doubles[asset_id] is allowed:
                 self._made.doubles[asset_id] = before[asset_id]
             else:
                 self._skip(asset_id, Reason.CHANGED_SINCE, "changed since")
@@ -265,6 +273,7 @@ class _Planner:
 
     def _move(self, face_id: UUID, now: Assignment | None, hold: Hold | None) -> None:
         self._made.moves.append(Move(face_id, hold))
+        self._made.touched |= {held.person_id for held in (now, hold) if held is not None}
         if now is not None and (hold is None or hold.person_id != now.person_id):
             self._leaving[now.person_id] = self._leaving.get(now.person_id, 0) + 1
 

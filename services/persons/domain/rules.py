@@ -26,11 +26,9 @@ class MachineRules:
     def admit(self, face_id: UUID) -> None:
         """Let the person have a face.
 
-        Raises :class:`PreconditionFailed` with FACE_EXCLUDED, BEFORE_BIRTH or SAME_PHOTO_DOUBLE; the face does not count then.
+        Raises :class:`PreconditionFailed` with BEFORE_BIRTH or SAME_PHOTO_DOUBLE; the face does not count then.
         """
         photo = self._photos[face_id]
-        if photo.excluded:
-            raise refuse_excluded(face_id, self._person.person_id)
         pair = {"face_id": str(face_id), "person_id": str(self._person.person_id)}
         if is_before_birth(self._person.birth_date, photo.captured):
             raise PreconditionFailed(

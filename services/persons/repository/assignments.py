@@ -14,14 +14,14 @@ from uuid import UUID
 from sqlalchemy import Uuid, and_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from services.persons.domain.model import FaceStanding, Person
+from services.persons.domain.model import Assignment, FaceStanding, Person
 from services.persons.repository.moves import HOLD_COLUMNS, to_assignment
 from services.persons.repository.persons import lock_persons
 from shared.db.engine import Transaction
 from shared.db.query import Query
 from shared.db.tables_detection import assets, faces
 from shared.db.tables_persons import assignments, exclusions, prototypes
-from shared.errors import Contention
+from shared.errors import Contention, NotFound, PreconditionFailed, Reason
 
 _LOOKS = 4
 
@@ -52,6 +52,20 @@ async def lock_standings(
         if _holders(standings) <= locked.keys():
             return standings, locked
     raise Contention("these faces are being moved by others: try again")
+
+
+async def lock_held(tx: Transaction, library_id: str, face_id: UUID) -> tuple[Assignment, Person]:
+    """Lock a face and whoever holds it. Raises :class:`NotFound`, and :class:`PreconditionFailed` with FACE_NOT_ASSIGNED."""
+    standings, people = await lock_standings(tx, library_id, [face_id], [])
+    standing = standings.get(face_id)
+    if standing is None:
+        raise NotFound("face", str(face_id))
+    held = standing.assignment
+    if held is None:
+        raise PreconditionFailed(
+            f"face '{face_id}' has no person", reason=Reason.FACE_NOT_ASSIGNED, metadata={"face_id": str(face_id)}
+        )
+    return held, people[held.person_id]
 
 
 def _holders(standings: dict[UUID, FaceStanding]) -> set[UUID]:
@@ -107,6 +121,13 @@ async def list_faces_in_photos(
         if row.face_id is not None:
             found[row.asset_id].append(row.face_id)
     return found
+
+
+async def check_face(tx: Transaction, library_id: str, face_id: UUID) -> None:
+    """Raise :class:`NotFound` if the library has no such face."""
+    known = select(faces.c.face_id).where(faces.c.library_id == library_id, faces.c.face_id == face_id)
+    if await tx.scalar(known) is None:
+        raise NotFound("face", str(face_id))
 
 
 async def list_exemplified(tx: Transaction, face_ids: Collection[UUID]) -> set[UUID]:

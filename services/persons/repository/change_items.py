@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.engine import Row
 
 from services.persons.domain.model import Hold, Source
 from services.persons.repository.exclusions import Exclusion
@@ -40,10 +41,8 @@ async def list_face_items(tx: Transaction, change_id: UUID) -> list[FaceItem]:
     return [
         FaceItem(
             row.face_id,
-            _hold(
-                row.before_person, row.before_source, row.before_confidence, row.before_choice, row.before_assigned_at
-            ),
-            _hold(row.after_person, row.after_source, row.after_confidence, row.after_choice, None),
+            to_hold(row, "before"),
+            to_hold(row, "after"),
         )
         for row in rows
     ]
@@ -62,9 +61,16 @@ async def list_exclusion_items(tx: Transaction, change_id: UUID) -> list[Exclusi
     ]
 
 
-def _hold(
-    person_id: UUID | None, source: str, confidence: float, choice: str | None, since: datetime | None
-) -> Hold | None:
+def to_hold(row: Row[Any], side: Literal["before", "after"]) -> Hold | None:
+    """Who held a face before a change, and since when, or after it: of a row of ``change_faces``."""
+    person_id = getattr(row, f"{side}_person")
     if person_id is None:
         return None
-    return Hold(person_id, Source(source), confidence, Choice(choice) if choice else None, since)
+    choice = getattr(row, f"{side}_choice")
+    return Hold(
+        person_id=person_id,
+        source=Source(getattr(row, f"{side}_source")),
+        confidence=getattr(row, f"{side}_confidence"),
+        choice=Choice(choice) if choice else None,
+        assigned_at=row.before_assigned_at if side == "before" else None,
+    )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Uuid, bindparam, exists, func, insert, select, text, update
-from sqlalchemy.engine import Row
 
 from services.persons.domain.model import Change, PersonsDeps
 from shared.caller import Caller
@@ -16,7 +15,6 @@ from shared.db.notify import Channel, notify
 from shared.db.query import Query
 from shared.db.tables_persons import changes
 from shared.db.tables_shared import jobs
-from shared.errors import NotFound
 
 SHOWN_FACES: Final = 500
 """So many of a change's faces are on its own row; the rest only in ``change_faces`` and ``change_exclusions``."""
@@ -83,20 +81,8 @@ async def fill_change(tx: Transaction, change_id: UUID, face_ids: Sequence[UUID]
     )
 
 
-async def lock_change(tx: Transaction, library_id: str, change_id: UUID) -> Row[Any]:
-    """One row of ``changes``, which nobody else undoes until the transaction ends; raises :class:`NotFound`."""
-    row: Row[Any] | None = await tx.one_or_none(
-        select(changes)
-        .where(changes.c.library_id == library_id, changes.c.change_id == change_id)
-        .with_for_update(key_share=True)
-    )
-    if row is None:
-        raise NotFound("change", str(change_id))
-    return row
-
-
 async def mark_undone(tx: Transaction, undone: UUID, by: UUID) -> None:
-    """Enter that ``by`` has undone a locked change.
+    """Enter that ``by`` has undone a change that is locked with the chain of those it undoes.
 
     If that was an undo itself, what it undid stands again; and if that was one too, what it undid is undone again; and so on.
     """
@@ -130,7 +116,7 @@ async def has_open_job(tx: Transaction, library_id: str, change_id: UUID) -> boo
 
 
 async def find_deletion(tx: Transaction, library_id: str, person_id: UUID) -> UUID | None:
-    """The latest change that put a person away, whatever its kind; None if it was made before the ledger said so."""
+    """The latest change that put a person away and stands, whatever its kind; None if that was to forget them."""
     found: UUID | None = await tx.scalar(
         select(changes.c.change_id)
         .where(

@@ -14,22 +14,18 @@ from shared.db.engine import Transaction
 from shared.db.metadata import TIMESTAMP
 from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
 from shared.db.tables_detection import assets, faces
-from shared.db.tables_persons import allowed_doubles, assignments, exclusions
+from shared.db.tables_persons import allowed_doubles, assignments
 from shared.faces.eras import PartialDate, make_capture_date
 
 
 @dataclass(frozen=True, slots=True)
 class FacePhoto:
-    """A face's photo as it stands to a person.
-
-    ``other_face_id`` is a face of the photo that they have besides this one; ``excluded``, that this one is not theirs.
-    """
+    """A face's photo as it stands to a person; ``other_face_id`` is a face of it that they have besides this one."""
 
     asset_id: str
     captured: PartialDate | None
     may_double: bool
     other_face_id: UUID | None
-    excluded: bool
 
 
 async def list_face_photos(
@@ -54,7 +50,6 @@ async def list_face_photos(
     may_double = exists().where(
         allowed_doubles.c.library_id == faces.c.library_id, allowed_doubles.c.asset_id == faces.c.asset_id
     )
-    excluded = exists().where(exclusions.c.face_id == faces.c.face_id, exclusions.c.person_id == person_id)
     rows = await tx.rows(
         select(
             faces.c.face_id,
@@ -63,7 +58,6 @@ async def list_face_photos(
             assets.c.captured_precision,
             may_double.label("may_double"),
             other_face.label("other_face_id"),
-            excluded.label("excluded"),
         )
         .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
         .where(faces.c.library_id == library_id, faces.c.face_id == func.any(list(face_ids)))
@@ -74,14 +68,15 @@ async def list_face_photos(
             captured=make_capture_date(row.captured_at, row.captured_precision),
             may_double=row.may_double,
             other_face_id=row.other_face_id,
-            excluded=row.excluded,
         )
         for row in rows
     }
 
 
 async def lock_photos(tx: Transaction, library_id: str, asset_ids: Collection[str]) -> set[str]:
-    """Lock photos, in order of id; answers with those that are registered."""
+    """Lock photos, in order of id, before anything else is locked; answers with those that are registered."""
+    if not asset_ids:
+        return set()
     rows = await tx.rows(
         select(assets.c.asset_id)
         .where(assets.c.library_id == library_id, assets.c.asset_id == func.any(list(asset_ids)))
@@ -93,6 +88,8 @@ async def lock_photos(tx: Transaction, library_id: str, asset_ids: Collection[st
 
 async def read_doubles(tx: Transaction, library_id: str, asset_ids: Collection[str]) -> set[str]:
     """Which of these photos may show one person twice."""
+    if not asset_ids:
+        return set()
     rows = await tx.rows(
         select(allowed_doubles.c.asset_id).where(
             allowed_doubles.c.library_id == library_id, allowed_doubles.c.asset_id == func.any(list(asset_ids))
@@ -111,17 +108,13 @@ async def list_doubles(tx: Transaction, library_id: str, request: PageRequest) -
 async def write_doubles(
     tx: Transaction, clock: Clock, library_id: str, doubles: Mapping[str, bool], by: str
 ) -> set[str]:
-    """Let photos show one person twice (True), or not any more (False); answers with those for which that is new.
-
-    Photos are the first rows a transaction locks. One that is not registered any more is passed over. Two statements.
-    """
-    present = sorted(await lock_photos(tx, library_id, doubles))
+    """Let locked photos show one person twice (True), or not any more (False); answers with those for which that is new."""
     rows = await tx.rows(
         _WRITE,
         {
             "library_id": library_id,
-            "asset_ids": present,
-            "allowed": [doubles[asset_id] for asset_id in present],
+            "asset_ids": list(doubles),
+            "allowed": list(doubles.values()),
             "created_by": by,
             "now": clock.now(),
         },

@@ -31,12 +31,12 @@ class Exclusion:
     created_at: datetime
 
 
-async def find_exclusion(tx: Transaction, face_id: UUID, person_id: UUID) -> UUID | None:
+async def find_exclusion(tx: Transaction, face_id: UUID, person_id: UUID) -> Exclusion | None:
     """The exclusion of a pair, or None."""
-    found: UUID | None = await tx.scalar(
-        select(exclusions.c.exclusion_id).where(exclusions.c.face_id == face_id, exclusions.c.person_id == person_id)
+    row = await tx.one_or_none(
+        select(exclusions).where(exclusions.c.face_id == face_id, exclusions.c.person_id == person_id)
     )
-    return found
+    return None if row is None else _exclusion(row)
 
 
 async def get_exclusion(tx: Transaction, library_id: str, exclusion_id: UUID) -> Exclusion:

@@ -7,12 +7,12 @@ their rows, in order of id.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 
 from services.persons.domain.model import Person
 from services.persons.repository.persons import lock_persons
@@ -135,11 +135,7 @@ async def count_held(tx: Transaction, person_ids: Sequence[UUID]) -> dict[str, i
         "suggestions": or_(suggestions.c.person_id == func.any(among), suggestions.c.moved_from == func.any(among)),
         "reviews": reviews.c.person_id == func.any(among),
     }
-    counts = [
-        select(func.count()).where(condition).scalar_subquery().label(table) for table, condition in conditions.items()
-    ]
-    (row,) = await tx.rows(select(*counts))
-    return dict(row._mapping)
+    return await _count(tx, conditions)
 
 
 async def count_rest(tx: Transaction, library_id: str, person_ids: Sequence[UUID]) -> dict[str, int]:
@@ -154,11 +150,7 @@ async def count_rest(tx: Transaction, library_id: str, person_ids: Sequence[UUID
         "reviews": (reviews.c.library_id == library_id)
         & (reviews.c.evidence["runner_up_person_id"].astext == func.any(names)),
     }
-    counts = [
-        select(func.count()).where(condition).scalar_subquery().label(table) for table, condition in conditions.items()
-    ]
-    (row,) = await tx.rows(select(*counts))
-    return dict(row._mapping)
+    return await _count(tx, conditions)
 
 
 async def list_models(tx: Transaction, library_id: str) -> list[str]:
@@ -192,6 +184,15 @@ async def count_tombstones(
         )
     )
     return found
+
+
+async def _count(tx: Transaction, conditions: Mapping[str, ColumnElement[bool]]) -> dict[str, int]:
+    """How many rows there are of each condition, by its name; one statement."""
+    counts = [
+        select(func.count()).where(condition).scalar_subquery().label(table) for table, condition in conditions.items()
+    ]
+    (row,) = await tx.rows(select(*counts))
+    return dict(row._mapping)
 
 
 async def _list_parts(tx: Transaction, library_id: str, person_id: UUID) -> set[UUID]:

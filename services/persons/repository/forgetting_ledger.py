@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, func, select, text
+from sqlalchemy import TextClause, Uuid, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
@@ -41,10 +41,13 @@ async def list_former_names(tx: Transaction, library_id: str, person_ids: Sequen
 async def lock_changes_about(
     tx: Transaction, library_id: str, person_ids: Sequence[UUID], *, faces: int, limit: int
 ) -> list[UUID]:
-    """The next changes that touched these persons, locked: up to ``limit``, and up to ``faces`` faces unless one has more."""
-    rows = await tx.rows(
-        _NEXT, {"library_id": library_id, "person_ids": list(person_ids), "faces": faces, "limit": limit}
-    )
+    """The next changes that touched these persons, locked: up to ``limit``, and up to ``faces`` faces unless one has more.
+
+    First those that name them, found by an index; then those that do not, as version N-1 entered some undos: once, as that
+    reads all of the ledger.
+    """
+    asked = {"library_id": library_id, "person_ids": list(person_ids), "faces": faces, "limit": limit}
+    rows = await tx.rows(_NEXT, asked) or await tx.rows(_NEXT_UNNAMED, asked)
     found = [row.change_id for row in rows]
     await tx.execute(
         select(changes.c.change_id)
@@ -83,18 +86,31 @@ _NAMES = text(
     """
 ).bindparams(bindparam("person_ids", type_=_UUIDS))
 
-_NEXT = text(
-    f"""
-    SELECT change_id FROM (
-        SELECT change_id, sum(face_count) OVER (ORDER BY change_id) - face_count AS faces_before FROM (
-            SELECT change_id, face_count FROM changes
-            WHERE library_id = :library_id AND person_ids && :person_ids AND kind <> '{ChangeKind.PERSON_FORGOTTEN}'
-            ORDER BY change_id LIMIT :limit
-        ) AS following
-    ) AS counted
-    WHERE faces_before < :faces ORDER BY change_id
-    """
-).bindparams(bindparam("person_ids", type_=_UUIDS))
+
+def _next(about: str) -> TextClause:
+    return text(
+        f"""
+        SELECT change_id FROM (
+            SELECT change_id, sum(face_count) OVER (ORDER BY change_id) - face_count AS faces_before FROM (
+                SELECT change_id, face_count FROM changes
+                WHERE library_id = :library_id AND kind <> '{ChangeKind.PERSON_FORGOTTEN}' AND {about}
+                ORDER BY change_id LIMIT :limit
+            ) AS following
+        ) AS counted
+        WHERE faces_before < :faces ORDER BY change_id
+        """
+    ).bindparams(bindparam("person_ids", type_=_UUIDS))
+
+
+_NEXT = _next("person_ids && :person_ids")
+_NEXT_UNNAMED = _next(
+    """change_id IN (
+        SELECT change_id FROM change_faces
+        WHERE before_person = ANY(:person_ids) OR after_person = ANY(:person_ids)
+        UNION
+        SELECT change_id FROM change_exclusions WHERE person_id = ANY(:person_ids)
+    )"""
+)
 
 
 def _about(statement: str) -> Any:

@@ -1,13 +1,13 @@
-"""SQL that takes a person out of texts of this service: why people said they did something, and what matchers report."""
+"""SQL that takes a person out of texts of this service: why people said they did something."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import Text, cast, func, select, update
+from sqlalchemy import select, update
 
 from shared.db.engine import Transaction
-from shared.db.tables_persons import changes, matchers
+from shared.db.tables_persons import changes
 from shared.traces import Traces
 
 
@@ -30,27 +30,3 @@ async def scrub_reasons(
     for change_id, reason in cleaned.items():
         await tx.execute(update(changes).where(changes.c.change_id == change_id).values(reason=reason))
     return len(cleaned), rows[-1].change_id if len(rows) == limit else None
-
-
-async def scrub_reports(tx: Transaction, library_id: str, traces: Traces) -> int:
-    """Take the person out of what is reported of a library's matchers; answers of how many."""
-    rows = await tx.rows(
-        select(matchers.c.matcher_id, matchers.c.report)
-        .where(matchers.c.library_id == library_id, cast(matchers.c.report, Text).regexp_match(traces.sql_pattern, "i"))
-        .order_by(matchers.c.matcher_id)
-        .with_for_update(key_share=True)
-    )
-    for row in rows:
-        report = traces.clean_json(row.report)
-        await tx.execute(update(matchers).where(matchers.c.matcher_id == row.matcher_id).values(report=report))
-    return len(rows)
-
-
-async def count_reports(tx: Transaction, library_id: str, traces: Traces) -> int:
-    """How many reports may name the person."""
-    found: int = await tx.scalar(
-        select(func.count()).where(
-            matchers.c.library_id == library_id, cast(matchers.c.report, Text).regexp_match(traces.sql_pattern, "i")
-        )
-    )
-    return found

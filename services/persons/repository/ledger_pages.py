@@ -13,12 +13,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 from sqlalchemy.engine import Row
 
-from services.persons.domain.model import ChangeKind, Hold, Source
+from services.persons.domain.model import ChangeKind, Hold
+from services.persons.repository.change_items import to_hold
 from shared.db.engine import Transaction
 from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
 from shared.db.tables_persons import change_exclusions, change_faces, changes
 from shared.errors import NotFound
-from shared.faces.prototypes import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,35 @@ class ChangeFilter:
     actor: str = ""
 
 
-async def get_change(tx: Transaction, library_id: str, change_id: UUID) -> LedgerEntry:
-    """One change; raises :class:`NotFound`."""
-    row = await tx.one_or_none(
-        select(changes).where(changes.c.library_id == library_id, changes.c.change_id == change_id)
-    )
+async def get_change(tx: Transaction, library_id: str, change_id: UUID, *, lock: bool = False) -> LedgerEntry:
+    """One change; raises :class:`NotFound`. ``lock`` keeps others from undoing it until the transaction ends."""
+    statement = select(changes).where(changes.c.library_id == library_id, changes.c.change_id == change_id)
+    row = await tx.one_or_none(statement.with_for_update(key_share=True) if lock else statement)
     if row is None:
         raise NotFound("change", str(change_id))
     return _entry(row)
+
+
+async def lock_chain(tx: Transaction, library_id: str, change_id: UUID) -> LedgerEntry:
+    """One change, locked together with what it undoes, and what that undoes, and so on; raises :class:`NotFound`.
+
+    In order of id, as whoever takes somebody out of the ledger locks changes: a change is older than what undoes it.
+    """
+    own = changes.c.library_id == library_id
+    chain = select(changes.c.change_id, changes.c.undoes).where(own, changes.c.change_id == change_id)
+    links = chain.cte("chain", recursive=True)
+    undone = select(changes.c.change_id, changes.c.undoes).join(links, changes.c.change_id == links.c.undoes)
+    links = links.union_all(undone)
+    rows = await tx.rows(
+        select(changes)
+        .where(changes.c.change_id.in_(select(links.c.change_id)))
+        .order_by(changes.c.change_id)
+        .with_for_update(key_share=True, of=changes)
+    )
+    entries = {row.change_id: _entry(row) for row in rows}
+    if change_id not in entries:
+        raise NotFound("change", str(change_id))
+    return entries[change_id]
 
 
 async def list_changes(
@@ -174,14 +195,8 @@ def _entry(row: Row[Any]) -> LedgerEntry:
 def _face_change(row: Row[Any]) -> FaceChange:
     return FaceChange(
         face_id=row.face_id,
-        before=_hold(row.before_person, row.before_source, row.before_confidence, row.before_choice),
-        after=_hold(row.after_person, row.after_source, row.after_confidence, row.after_choice),
+        before=to_hold(row, "before"),
+        after=to_hold(row, "after"),
         excluded_from=row.excluded_from,
         allowed_again=row.allowed_again,
     )
-
-
-def _hold(person_id: UUID | None, source: str, confidence: float, choice: str | None) -> Hold | None:
-    if person_id is None:
-        return None
-    return Hold(person_id, Source(source), confidence, Choice(choice) if choice else None)

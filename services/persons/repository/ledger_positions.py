@@ -8,12 +8,12 @@ reader after the other: 1, 2, 3 in every library, and whoever has read up to one
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 from sqlalchemy import func, select, update
 
 from shared.db.engine import Database, Transaction
+from shared.db.named_locks import lock_until_end
 from shared.db.tables_persons import changes
 
 BATCH: Final = 5_000
@@ -40,8 +40,7 @@ async def number_batch(tx: Transaction, library_id: str) -> int:
 
     Returns how many got one.
     """
-    digest = hashlib.sha256(f"changes/{library_id}".encode()).digest()
-    await tx.execute(select(func.pg_advisory_xact_lock(int.from_bytes(digest[:8], "big", signed=True))))
+    await lock_until_end(tx, f"changes/{library_id}")
     # Read only now: this statement sees the positions given by those we waited for.
     new = (
         select(changes.c.change_id, changes.c.sequence)

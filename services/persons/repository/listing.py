@@ -13,16 +13,15 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, select, text
+from sqlalchemy import Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.engine import Row
 
 from services.persons.domain.model import Person, PersonOrder, PersonStatus
 from services.persons.repository.persons import to_person
-from shared.db.engine import Reader, Transaction
+from shared.db.engine import Reader
 from shared.db.pagination import Page, PageRequest, make_page
 from shared.db.query import Query
-from shared.db.tables_detection import faces
 from shared.db.tables_persons import persons
 from shared.errors import NotFound
 
@@ -61,13 +60,6 @@ async def read_survivor(reader: Reader, library_id: str, person_id: UUID) -> Per
     if row is None or row.deleted_at is not None:
         raise NotFound("person", str(person_id))
     return to_person(row)
-
-
-async def check_face(tx: Transaction, library_id: str, face_id: UUID) -> None:
-    """Raise :class:`NotFound` if the library has no such face."""
-    known = select(faces.c.face_id).where(faces.c.library_id == library_id, faces.c.face_id == face_id)
-    if await tx.scalar(known) is None:
-        raise NotFound("face", str(face_id))
 
 
 async def list_persons(reader: Reader, library_id: str, request: PageRequest, where: PersonFilter) -> Page[Person]:

@@ -19,9 +19,10 @@ from services.persons.domain.matcher import (
 )
 from shared.clock import Clock
 from shared.db.engine import Transaction
+from shared.db.named_locks import lock_until_end
 from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
 from shared.db.tables_detection import face_embeddings, faces, models
-from shared.db.tables_persons import assignments, matchers, persons
+from shared.db.tables_persons import LIVING, assignments, matchers, persons
 from shared.errors import NotFound
 from shared.faces.embeddings import STORED, InvalidEmbedding
 from shared.faces.projection import Projection
@@ -127,7 +128,7 @@ async def read_confirmed(
 
 async def lock_active_matcher(tx: Transaction, library_id: str) -> str | None:
     """Id of the active matcher, as the ledger writes it; nobody else changes which it is until the transaction ends."""
-    await tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"matchers/{library_id}", 0))))
+    await lock_until_end(tx, f"matchers/{library_id}")
     # Read only now: under READ COMMITTED this statement sees what the one we waited for has done.
     found = await tx.scalar(select(matchers.c.matcher_id).where(matchers.c.library_id == library_id, matchers.c.active))
     return str(found) if found is not None else None
@@ -222,8 +223,7 @@ def _confirmed(library_id: str, model: LibraryModel) -> Select[Any]:
             assignments.c.library_id == library_id,
             assignments.c.source == "HUMAN",
             faces.c.state == "ACTIVE",
-            persons.c.status != "MERGED",
-            persons.c.deleted_at.is_(None),
+            LIVING,
         )
     )
 

@@ -10,20 +10,8 @@ from sqlalchemy import and_, func, or_, select
 
 from services.persons.domain.model import Source
 from shared.db.engine import Transaction
-from shared.db.tables_detection import assets, faces
 from shared.db.tables_persons import assignments, exclusions, persons, prototypes
 from shared.db.tables_suggestions import suggestions
-from shared.faces.eras import PartialDate, make_capture_date
-from shared.faces.prototypes import Choice
-
-
-@dataclass(frozen=True, slots=True)
-class PinnedFace:
-    """A face pinned as a prototype, and when its photo was taken."""
-
-    face_id: UUID
-    person_id: UUID
-    captured: PartialDate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +38,6 @@ async def list_links(tx: Transaction, person_ids: Collection[UUID]) -> dict[UUID
         select(onward.c.person_id, onward.c.merged_into).join(start, onward.c.person_id == start.c.merged_into)
     )
     return {row.person_id: row.merged_into for row in await tx.rows(select(chain))}
-
-
-async def list_pinned(tx: Transaction, person_ids: Collection[UUID]) -> list[PinnedFace]:
-    """The faces that are pinned as prototypes of these persons."""
-    rows = await tx.rows(
-        select(assignments.c.face_id, assignments.c.person_id, assets.c.captured_at, assets.c.captured_precision)
-        .join(faces, faces.c.face_id == assignments.c.face_id)
-        .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
-        .where(assignments.c.person_id == func.any(list(person_ids)), assignments.c.choice == Choice.PINNED.value)
-        .order_by(assignments.c.face_id)
-    )
-    return [
-        PinnedFace(row.face_id, row.person_id, make_capture_date(row.captured_at, row.captured_precision))
-        for row in rows
-    ]
 
 
 async def list_contradictions(tx: Transaction, one: UUID, other: UUID) -> list[Contradiction]:

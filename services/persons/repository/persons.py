@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,10 @@ from sqlalchemy.engine import Row
 from services.persons.domain.model import Person, PersonStatus
 from shared.clock import Clock
 from shared.db.engine import Transaction
+from shared.db.named_locks import lock_until_end
 from shared.db.query import Query
 from shared.db.tables_detection import assets, faces
-from shared.db.tables_persons import assignments, persons
+from shared.db.tables_persons import LIVING, assignments, persons
 from shared.errors import NotFound
 from shared.faces.eras import make_partial_date
 
@@ -84,8 +84,7 @@ async def find_same_names(tx: Transaction, library_id: str, name_key: str, but: 
             persons.c.library_id == library_id,
             persons.c.name_key == name_key,
             persons.c.person_id != but,
-            persons.c.status != "MERGED",
-            persons.c.deleted_at.is_(None),
+            LIVING,
         )
         .order_by(persons.c.person_id)
         .limit(20)
@@ -98,8 +97,7 @@ async def lock_name(tx: Transaction, library_id: str, name_key: str) -> None:
 
     Taken before any row is locked.
     """
-    digest = hashlib.sha256(f"names/{library_id}/{name_key}".encode()).digest()
-    await tx.execute(select(func.pg_advisory_xact_lock(int.from_bytes(digest[:8], "big", signed=True))))
+    await lock_until_end(tx, f"names/{library_id}/{name_key}")
 
 
 async def find_named(tx: Transaction, library_id: str, name_key: str) -> UUID | None:
@@ -109,8 +107,7 @@ async def find_named(tx: Transaction, library_id: str, name_key: str) -> UUID | 
         .where(
             persons.c.library_id == library_id,
             persons.c.name_key == name_key,
-            persons.c.status != "MERGED",
-            persons.c.deleted_at.is_(None),
+            LIVING,
         )
         .order_by(persons.c.face_count.desc(), persons.c.person_id)
         .limit(1)
@@ -122,6 +119,12 @@ async def has_face(tx: Transaction, person_id: UUID, face_id: UUID) -> bool:
     """Whether a face is assigned to a person."""
     held = exists().where(assignments.c.face_id == face_id, assignments.c.person_id == person_id)
     return bool(await tx.scalar(select(held)))
+
+
+# Whether the cover that was chosen for a person is of a face of theirs.
+_HOLDS_CHOSEN = exists().where(
+    assignments.c.face_id == persons.c.chosen_cover, assignments.c.person_id == persons.c.person_id
+)
 
 
 async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None:
@@ -144,9 +147,6 @@ async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None
         .group_by(assignments.c.person_id)
         .subquery()
     )
-    kept = exists().where(
-        assignments.c.face_id == persons.c.chosen_cover, assignments.c.person_id == persons.c.person_id
-    )
     target = select(persons.c.person_id, held.c.face_count, held.c.first_seen, held.c.last_seen, held.c.best)
     joined = (
         target.select_from(persons.outerjoin(held, held.c.person_id == persons.c.person_id))
@@ -160,19 +160,16 @@ async def refresh_summaries(tx: Transaction, person_ids: Sequence[UUID]) -> None
             face_count=func.coalesce(joined.c.face_count, 0),
             first_seen=joined.c.first_seen,
             last_seen=joined.c.last_seen,
-            cover_face_id=case((kept, persons.c.chosen_cover), else_=joined.c.best),
+            cover_face_id=case((_HOLDS_CHOSEN, persons.c.chosen_cover), else_=joined.c.best),
         )
     )
 
 
 async def show_chosen_covers(tx: Transaction, person_ids: Collection[UUID]) -> None:
     """Show the covers that were chosen for these persons, where they hold them; in one statement that reads no other face."""
-    held = exists().where(
-        assignments.c.face_id == persons.c.chosen_cover, assignments.c.person_id == persons.c.person_id
-    )
     await tx.execute(
         update(persons)
-        .where(persons.c.person_id == func.any(list(person_ids)), held)
+        .where(persons.c.person_id == func.any(list(person_ids)), _HOLDS_CHOSEN)
         .values(cover_face_id=persons.c.chosen_cover)
     )
 

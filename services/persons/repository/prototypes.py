@@ -6,7 +6,7 @@ Where all faces of a person are counted by era, PostgreSQL tells it, by the days
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -19,7 +19,7 @@ from sqlalchemy.engine import Row
 from services.persons.domain.model import EraCoverage, Prototype
 from shared.db.engine import Transaction
 from shared.db.tables_detection import assets, face_embeddings, faces, models
-from shared.db.tables_persons import assignments, persons, prototypes
+from shared.db.tables_persons import LIVING, assignments, persons, prototypes
 from shared.faces.eras import (
     ERA_ORDER,
     Era,
@@ -86,6 +86,15 @@ class PersonFace:
         return FacePlace(str(self.face_id), self.asset_id, self.box, max(self.width, 1), max(self.height, 1))
 
 
+@dataclass(frozen=True, slots=True)
+class PinnedFace:
+    """A face that is pinned as a prototype, or was asked for, and when its photo was taken."""
+
+    face_id: UUID
+    person_id: UUID
+    captured: PartialDate | None
+
+
 async def list_owners(tx: Transaction, person_ids: Sequence[UUID]) -> list[PrototypeOwner]:
     """These persons, by id."""
     rows = await tx.rows(
@@ -95,7 +104,7 @@ async def list_owners(tx: Transaction, person_ids: Sequence[UUID]) -> list[Proto
             persons.c.birth_month,
             persons.c.birth_day,
             persons.c.face_count,
-            and_(persons.c.status != "MERGED", persons.c.deleted_at.is_(None)).label("living"),
+            LIVING.label("living"),
         )
         .where(persons.c.person_id == func.any(list(person_ids)))
         .order_by(persons.c.person_id)
@@ -194,17 +203,35 @@ async def replace_prototypes(
 
 async def count_eras(tx: Transaction, person_id: UUID, born: PartialDate | None) -> list[EraCoverage]:
     """How many faces and prototypes a person has in each era: every era once, then those of unknown date."""
-    rows = await tx.rows(_COUNT_ERAS, {"person_ids": [person_id], **_span_parameters({person_id: born})})
+    spans = list_era_spans(born) if born else []
+    parameters = {
+        "person_id": person_id,
+        "eras": [ERA_ORDER.index(span.era) for span in spans],
+        "firsts": [span.first for span in spans],
+        "lasts": [span.last for span in spans],
+        "births": [span.born for span in spans],
+    }
+    rows = await tx.rows(_COUNT_ERAS, parameters)
     counted = {_era(row): (row.face_count, row.prototype_count, bool(row.pinned)) for row in rows}
     return [EraCoverage(era, *counted.get(era, (0, 0, False))) for era in (*ERA_ORDER, None)]
 
 
-async def list_pins(
-    tx: Transaction, person_id: UUID, born: PartialDate | None, face_id: UUID
-) -> dict[UUID, Era | None]:
-    """The eras of a person's pinned faces, and of the face ``face_id`` of theirs."""
-    parameters = {"person_ids": [person_id], "face_id": face_id, **_span_parameters({person_id: born})}
-    return {row.face_id: _era(row) for row in await tx.rows(_PINS, parameters)}
+async def list_pinned(tx: Transaction, person_ids: Collection[UUID], also: Collection[UUID] = ()) -> list[PinnedFace]:
+    """The faces that are pinned as prototypes of these persons, and those of theirs named in ``also``; by id."""
+    rows = await tx.rows(
+        select(assignments.c.face_id, assignments.c.person_id, assets.c.captured_at, assets.c.captured_precision)
+        .join(faces, faces.c.face_id == assignments.c.face_id)
+        .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
+        .where(
+            assignments.c.person_id == func.any(list(person_ids)),
+            or_(assignments.c.choice == Choice.PINNED.value, assignments.c.face_id.in_(list(also))),
+        )
+        .order_by(assignments.c.face_id)
+    )
+    return [
+        PinnedFace(row.face_id, row.person_id, make_capture_date(row.captured_at, row.captured_precision))
+        for row in rows
+    ]
 
 
 _PERSON_FACE = (
@@ -229,51 +256,6 @@ _PERSON_FACE = (
 )
 
 
-def _span_parameters(born: Mapping[UUID, PartialDate | None]) -> dict[str, list[Any]]:
-    spans = [(person_id, span) for person_id, known in born.items() if known for span in list_era_spans(known)]
-    return {
-        "owners": [person_id for person_id, _ in spans],
-        "eras": [ERA_ORDER.index(span.era) for _, span in spans],
-        "firsts": [span.first for _, span in spans],
-        "lasts": [span.last for _, span in spans],
-        "births": [span.born for _, span in spans],
-    }
-
-
-# Every face of the persons with its era, by its place in ERA_ORDER. The days between which a photo was taken are those of
-# shared.faces.eras.PartialDate; OFFSET 0 has them computed once a face, and not once for every bound of every era.
-_DATED = """
-    WITH spans AS (
-        SELECT * FROM unnest(:owners, :eras, :firsts, :lasts, :births) AS s (person_id, era, first, last, born)
-    ), dated AS (
-        SELECT a.face_id, a.person_id, a.choice, s.era
-        FROM assignments a
-        JOIN faces f ON f.face_id = a.face_id
-        JOIN assets t ON t.library_id = f.library_id AND t.asset_id = f.asset_id
-        CROSS JOIN LATERAL (
-            SELECT
-                CASE WHEN t.captured_precision IN ('YEAR', 'MONTH')
-                    THEN date_trunc(t.captured_precision, t.captured_at)::date
-                    ELSE t.captured_at::date END AS earliest,
-                CASE WHEN t.captured_precision IN ('YEAR', 'MONTH')
-                    THEN (date_trunc(t.captured_precision, t.captured_at) + ('1 ' || t.captured_precision)::interval)::date - 1
-                    ELSE t.captured_at::date END AS latest
-            OFFSET 0
-        ) AS taken
-        LEFT JOIN spans s ON s.person_id = a.person_id
-            AND taken.earliest >= s.first AND taken.latest BETWEEN s.born AND s.last
-        WHERE a.person_id = ANY(:person_ids)
-    )
-"""
-_SPANS = (
-    bindparam("owners", type_=ARRAY(Uuid())),
-    bindparam("eras", type_=ARRAY(SmallInteger())),
-    bindparam("firsts", type_=ARRAY(Date())),
-    bindparam("lasts", type_=ARRAY(Date())),
-    bindparam("births", type_=ARRAY(Date())),
-    bindparam("person_ids", type_=ARRAY(Uuid())),
-)
-
 _BEST_FACES = text(
     f"""
     WITH ranked AS (
@@ -294,17 +276,40 @@ _BEST_FACES = text(
     """
 ).bindparams(bindparam("owners", type_=ARRAY(Uuid())), bindparam("births", type_=ARRAY(Date())))
 
+# Every face of the person with its era, by its place in ERA_ORDER. The days between which a photo was taken are those of
+# shared.faces.eras.PartialDate; OFFSET 0 has them computed once a face, and not once for every bound of every era.
 _COUNT_ERAS = text(
-    _DATED
-    + """
+    """
+    WITH spans AS (
+        SELECT * FROM unnest(:eras, :firsts, :lasts, :births) AS s (era, first, last, born)
+    ), dated AS (
+        SELECT a.face_id, s.era
+        FROM assignments a
+        JOIN faces f ON f.face_id = a.face_id
+        JOIN assets t ON t.library_id = f.library_id AND t.asset_id = f.asset_id
+        CROSS JOIN LATERAL (
+            SELECT
+                CASE WHEN t.captured_precision IN ('YEAR', 'MONTH')
+                    THEN date_trunc(t.captured_precision, t.captured_at)::date
+                    ELSE t.captured_at::date END AS earliest,
+                CASE WHEN t.captured_precision IN ('YEAR', 'MONTH')
+                    THEN (date_trunc(t.captured_precision, t.captured_at) + ('1 ' || t.captured_precision)::interval)::date - 1
+                    ELSE t.captured_at::date END AS latest
+            OFFSET 0
+        ) AS taken
+        LEFT JOIN spans s ON taken.earliest >= s.first AND taken.latest BETWEEN s.born AND s.last
+        WHERE a.person_id = :person_id
+    )
     SELECT d.era, count(*) AS face_count, count(p.face_id) AS prototype_count, bool_or(p.pinned) AS pinned
     FROM dated d LEFT JOIN prototypes p ON p.face_id = d.face_id GROUP BY d.era
     """
-).bindparams(*_SPANS)
-
-_PINS = text(
-    _DATED + "SELECT face_id, era FROM dated WHERE choice = 'PINNED' OR face_id = :face_id ORDER BY face_id"
-).bindparams(*_SPANS, bindparam("face_id", type_=Uuid()))
+).bindparams(
+    bindparam("person_id", type_=Uuid()),
+    bindparam("eras", type_=ARRAY(SmallInteger())),
+    bindparam("firsts", type_=ARRAY(Date())),
+    bindparam("lasts", type_=ARRAY(Date())),
+    bindparam("births", type_=ARRAY(Date())),
+)
 
 
 def _to_prototype(row: Row[Any]) -> Prototype:

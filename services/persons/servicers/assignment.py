@@ -10,7 +10,7 @@ import grpc
 
 from kith.persons.v1 import assignments_pb2 as pb
 from kith.persons.v1 import assignments_pb2_grpc
-from services.persons.convert import check_reason, from_source, to_assignment, to_exclusion, to_failure
+from services.persons.convert import check_reason, from_source, to_assignment, to_exclusion
 from services.persons.domain.assigning import (
     AssignFaces,
     DeleteExclusion,
@@ -24,21 +24,22 @@ from services.persons.domain.assigning import (
 from services.persons.domain.batching import start_assigning
 from services.persons.domain.doubles import AllowDoubles, allow_doubles
 from services.persons.domain.model import PersonsDeps, Source
+from services.persons.repository.assignments import check_face
 from services.persons.repository.doubles import list_doubles
-from services.persons.repository.exclusions import get_exclusion, list_exclusions
-from services.persons.repository.listing import check_face, read_survivor
+from services.persons.repository.exclusions import list_exclusions
+from services.persons.repository.listing import read_survivor
 from services.persons.servicers.person_photos import parse_photos
 from shared.caller import Caller
 from shared.db.engine import Database, Transaction
 from shared.db.pagination import read_page_request
 from shared.errors import InvalidRequest
 from shared.ids import parse_library_id, parse_uuid
-from shared.jobs.convert import to_job
+from shared.jobs.convert import to_failure, to_job
 from shared.rpc.mutation import Mutations
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-MAX_BATCH = 10_000
+MAX_BATCH = 200_000
 # More are assigned by a job.
 MAX_AT_ONCE = 500
 
@@ -90,12 +91,14 @@ class AssignmentServicer(assignments_pb2_grpc.AssignmentServiceServicer):
         self, request: pb.BatchAssignFacesRequest, context: Context
     ) -> pb.BatchAssignFacesResponse:
         source = from_source(request.source)
+        face_ids = _parse_faces(request.face_ids)
         command = AssignFaces(
             library_id=parse_library_id(request.library_id),
-            face_ids=_parse_faces(request.face_ids),
+            face_ids=face_ids,
             person_id=parse_uuid(request.person_id, "person_id"),
             source=source,
             confidence=_confidence(source, request.confidence),
+            confidences=_confidences(source, face_ids, request.confidences),
             partial=request.partial,
             reason=check_reason(request.reason),
         )
@@ -126,9 +129,8 @@ class AssignmentServicer(assignments_pb2_grpc.AssignmentServiceServicer):
 
         async def work(tx: Transaction, caller: Caller) -> pb.ExcludeFaceResponse:
             made = await exclude_face(tx, self._deps, command, caller)
-            row = await get_exclusion(tx, command.library_id, made.exclusion_id)
             return pb.ExcludeFaceResponse(
-                exclusion=to_exclusion(row, command.library_id),
+                exclusion=to_exclusion(made.exclusion, command.library_id),
                 change_id=str(made.change_id or ""),
             )
 
@@ -205,3 +207,15 @@ def _confidence(source: Source, confidence: float) -> float:
     if not 0.0 <= confidence <= 1.0:
         raise InvalidRequest("confidence must be 0..1", field="confidence")
     return confidence
+
+
+def _confidences(source: Source, face_ids: Sequence[UUID], confidences: Sequence[float]) -> dict[UUID, float]:
+    if not confidences:
+        return {}
+    if len(confidences) != len(face_ids) or len(face_ids) > MAX_AT_ONCE:
+        raise InvalidRequest(
+            f"confidences must hold one for each face, of up to {MAX_AT_ONCE} faces", field="confidences"
+        )
+    if not all(0.0 <= confidence <= 1.0 for confidence in confidences):
+        raise InvalidRequest("confidences must be 0..1", field="confidences")
+    return {} if source is Source.HUMAN else dict(zip(face_ids, confidences, strict=True))

@@ -10,7 +10,7 @@ import grpc
 
 from kith.persons.v1 import changes_pb2 as pb
 from kith.persons.v1 import changes_pb2_grpc
-from services.persons.convert import check_reason, to_failure
+from services.persons.convert import check_reason
 from services.persons.convert_changes import from_cursor, from_list_changes, to_change, to_face_change
 from services.persons.domain.model import PersonsDeps
 from services.persons.domain.undoing import Undo, undo_change
@@ -21,6 +21,7 @@ from shared.caller import Caller
 from shared.db.engine import Database, Transaction
 from shared.db.pagination import read_page_request
 from shared.ids import parse_library_id, parse_uuid
+from shared.jobs.convert import to_failure
 from shared.rpc.mutation import Mutations
 
 Context = grpc.aio.ServicerContext[Any, Any]

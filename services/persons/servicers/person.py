@@ -160,7 +160,7 @@ class PersonServicer(persons_pb2_grpc.PersonServiceServicer):
             receipt = await find_receipt(tx, library_id, person_id)
         if receipt is None:
             raise NotFound("receipt", request.person_id)
-        return pb.GetReceiptResponse(receipt=to_receipt(library_id, receipt))
+        return pb.GetReceiptResponse(receipt=to_receipt(receipt, library_id))
 
     async def MergePersons(self, request: pb.MergePersonsRequest, context: Context) -> pb.MergePersonsResponse:
         command = MergePersons(

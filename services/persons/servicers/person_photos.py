@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from kith.persons.v1 import persons_pb2 as pb
-from services.persons.convert import to_failure
 from services.persons.domain.model import PersonsDeps
 from services.persons.domain.photos import MovePhotos, RemovePhotos, move_photos, remove_photos
 from shared.caller import Caller
 from shared.db.engine import Transaction
 from shared.errors import InvalidRequest
 from shared.ids import parse_asset_id, parse_library_id, parse_uuid
+from shared.jobs.convert import to_failure
 from shared.rpc.mutation import Mutations
 
 MAX_PHOTOS: Final = 500

@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from services.suggestions.domain.model import SuggestionState
 from shared.clock import Clock
 from shared.db.engine import Transaction
-from shared.db.tables_persons import assignments, exclusions, persons
+from shared.db.tables_persons import LIVING, assignments, exclusions, persons
 from shared.db.tables_suggestions import suggestions
 
 _PENDING = SuggestionState.PENDING.value
@@ -137,7 +137,7 @@ def _judge_questions(suggestion_ids: Sequence[UUID]) -> CTE:
     homes = (
         select(trace.c.start, persons.c.person_id.label("home"))
         .join(persons, persons.c.person_id == trace.c.at)
-        .where(persons.c.status != "MERGED", persons.c.deleted_at.is_(None))
+        .where(LIVING)
         .cte("homes")
     )
     first = persons.alias("first")

@@ -13,7 +13,7 @@ from sqlalchemy import and_, func, select
 from shared.db.engine import Transaction
 from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import assets, face_embeddings, faces, models
-from shared.db.tables_persons import persons, prototypes
+from shared.db.tables_persons import LIVING, persons, prototypes
 from shared.errors import NotFound, PreconditionFailed, Reason
 from shared.faces.eras import Era, PartialDate, make_capture_date, make_partial_date
 from shared.faces.near_duplicates import FacePlace, PhotoStamp
@@ -99,7 +99,7 @@ async def list_known_persons(tx: Transaction, library_id: str) -> list[KnownPers
     """Everybody a face may be, hidden persons too, by id."""
     rows = await tx.rows(
         select(persons.c.person_id, persons.c.birth_year, persons.c.birth_month, persons.c.birth_day)
-        .where(persons.c.library_id == library_id, persons.c.status != "MERGED", persons.c.deleted_at.is_(None))
+        .where(persons.c.library_id == library_id, LIVING)
         .order_by(persons.c.person_id)
     )
     return [

@@ -15,7 +15,7 @@ from shared.clock import Clock
 from shared.db.engine import Transaction
 from shared.db.metadata import TIMESTAMP
 from shared.db.tables_detection import faces
-from shared.db.tables_persons import assignments, exclusions, persons
+from shared.db.tables_persons import LIVING, assignments, exclusions, persons
 from shared.db.tables_suggestions import suggestions
 
 Pair = tuple[UUID, UUID]
@@ -73,8 +73,7 @@ async def store_questions(
         .where(
             faces.c.library_id == library_id,
             faces.c.state == "ACTIVE",
-            persons.c.status != "MERGED",
-            persons.c.deleted_at.is_(None),
+            LIVING,
             ~taken,
             ~excluded,
         )

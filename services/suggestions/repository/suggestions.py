@@ -19,7 +19,7 @@ from shared.db.engine import Transaction
 from shared.db.pagination import Page, PageRequest, SortKey, keyset, make_page
 from shared.db.tables_clustering import cluster_members
 from shared.db.tables_detection import faces
-from shared.db.tables_persons import assignments, exclusions, persons
+from shared.db.tables_persons import LIVING, assignments, exclusions, persons
 from shared.db.tables_suggestions import suggestions
 from shared.errors import NotFound
 
@@ -157,9 +157,7 @@ def _stands() -> ColumnElement[bool]:
     """Whether a pending question can still be answered yes: the face is free, the pair not excluded, both there."""
     excluded = _exists(exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id)
     face_there = _exists(faces.c.face_id == suggestions.c.face_id, faces.c.state == "ACTIVE")
-    person_there = _exists(
-        persons.c.person_id == suggestions.c.person_id, persons.c.status != "MERGED", persons.c.deleted_at.is_(None)
-    )
+    person_there = _exists(persons.c.person_id == suggestions.c.person_id, LIVING)
     return and_(~_assigned(), ~excluded, face_there, person_there)
 
 

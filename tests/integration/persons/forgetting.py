@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID, uuid4
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -15,7 +13,8 @@ from sqlalchemy import insert, text, update
 
 from kith.common.v1 import types_pb2
 from kith.persons.v1 import assignments_pb2, persons_pb2
-from services.clustering.wiring import build_handlers as clustering_handlers
+from services.clustering.forgetting_jobs import ForgetCentroidsHandler
+from services.clustering.wiring import build_deps as build_clustering_deps
 from services.detection.domain.model import DetectionDeps
 from services.detection.domain.ports import CropsSwept
 from services.detection.forgetting_jobs import ForgetFacesHandler
@@ -29,7 +28,6 @@ from services.suggestions.repository.questions import store_questions
 from shared.db.outbox import PointKind, queue_points
 from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import models
-from shared.db.tables_persons import matchers
 from shared.db.tables_shared import jobs
 from shared.db.tables_suggestions import reviews, suggestions
 from shared.faces.embeddings import encode_embedding
@@ -237,7 +235,7 @@ async def _average(base: Foundation, her: UUID) -> None:
 
 
 async def _mention(base: Foundation, her: str) -> None:
-    """A job that ended and says her name, one that is yet to run and says her id, and a matcher's report."""
+    """A job that ended and says her name, one that is yet to run and says her id."""
     async with base.database.transaction() as tx:
         spec = {"person_ids": [her], "label": MERGED_NAME}
         ended = NewJob("default", "test.ended", "face", [spec], "anna", spec=spec)
@@ -255,18 +253,6 @@ async def _mention(base: Foundation, her: str) -> None:
         await create_job(
             tx, NewJob("default", "test.waiting", "face", [{"person_ids": [her]}], "anna"), base.ids, base.clock
         )
-        matcher = {
-            "matcher_id": base.ids.new_uuid(),
-            "library_id": "default",
-            "model_version": MODEL,
-            "job_id": job.job_id,
-            "input_dimension": 2,
-            "dimension": 1,
-            "projection": b"\0" * 8,
-            "report": {"hardest": [{"person": her, "name": NAME}]},
-            "created_at": base.clock.now(),
-        }
-        await tx.execute(insert(matchers), matcher)
 
 
 def make_handlers(base: Foundation, *, stalled_s: float = 60.0) -> dict[str, JobHandler]:
@@ -277,14 +263,14 @@ def make_handlers(base: Foundation, *, stalled_s: float = 60.0) -> dict[str, Job
     return {
         FORGET_PERSON: ForgetPersonHandler(base.database, build_deps(base), watch, points, stalled_s),
         FORGET_SUGGESTIONS: ForgetSuggestionsHandler(base.database),
-        FORGET_CENTROIDS: clustering_handlers(base)[FORGET_CENTROIDS],
+        FORGET_CENTROIDS: ForgetCentroidsHandler(base.database, build_clustering_deps(base)),
         FORGET_FACES: ForgetFacesHandler(base.database, detection, NoCrops()),
     }
 
 
 @asynccontextmanager
 async def working(base: Foundation, handlers: Mapping[str, JobHandler], *, relay: bool = True) -> AsyncIterator[None]:
-    """Run slices of these kinds, and, unless told not to, a relay, while the block does."""
+    """Run slices of these kinds, and, unless told not to, a relay, while the block does; raises what one of them died of."""
     executor = SliceExecutor(dict(handlers), base.database, base.clock, base.ids, base.settings.jobs)
 
     async def take() -> None:
@@ -311,38 +297,7 @@ async def working(base: Foundation, handlers: Mapping[str, JobHandler], *, relay
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def find_in_tables(base: Foundation, needle: str) -> dict[str, int]:
-    """In how many rows of each table a text is, case aside, as such or in bytes."""
-    found = {}
-    async with base.database.transaction() as tx:
-        tables = await tx.rows(
-            text(
-                "SELECT table_name FROM information_schema.tables "
-                "WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name <> 'alembic_version'"
-            )
-        )
-        words = {needle.lower(), json.dumps(needle, ensure_ascii=False)[1:-1].lower(), needle.encode().hex()}
-        for (table,) in tables:
-            rows = await tx.rows(text(f"SELECT lower(to_jsonb(t)::text) AS row FROM {table} AS t"))
-            hits = sum(any(word in row.row for word in words) for row in rows)
-            if hits:
-                found[table] = hits
-    return found
-
-
-async def find_in_qdrant(base: Foundation, needles: list[str]) -> list[Any]:
-    """Points, in every collection of the test, that are one of these or say one of these."""
-    found: list[Any] = []
-    prefix = base.settings.qdrant.prefix
-    for collection in (await base.qdrant.get_collections()).collections:
-        if collection.name.startswith(prefix):
-            records, _ = await base.qdrant.scroll(collection.name, limit=1000, with_payload=True)
-            found += [
-                (collection.name, record.id)
-                for record in records
-                if any(needle in f"{record.id} {record.payload}" for needle in needles)
-            ]
-    return found
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end

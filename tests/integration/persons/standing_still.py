@@ -58,7 +58,7 @@ class WatchedHandler:
 
 def make_executor(base: Foundation, before: Watch | None = None) -> SliceExecutor:
     """Runs the job's slice by hand, without a queue."""
-    handler = WatchedHandler(AssignFacesHandler(base.database, build_deps(base)), before=before)
+    handler = WatchedHandler(AssignFacesHandler(build_deps(base)), before=before)
     return SliceExecutor({ASSIGN_FACES: handler}, base.database, base.clock, base.ids, base.settings.jobs)
 
 
@@ -73,7 +73,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> WorkerProcess:
             await asyncio.Event().wait()
 
     base = await open_foundation(settings, stack, "test.standing_still")
-    inner = AssignFacesHandler(base.database, build_deps(base))
+    inner = AssignFacesHandler(build_deps(base))
     return await start_worker(base, stack, "persons", {ASSIGN_FACES: WatchedHandler(inner, inside=stand_still)})
 
 

@@ -25,9 +25,10 @@ from services.persons.domain.people import CreatePerson, create_person
 from services.persons.server import start
 from shared.caller import Caller
 from shared.db.tables_persons import assignments, changes
-from shared.db.tables_shared import vector_outbox
+from shared.db.tables_shared import job_slices, jobs, vector_outbox
 from shared.errors import Contention, EtagMismatch, KithError, PreconditionFailed, Reason
 from shared.foundation import Foundation
+from shared.jobs.asking import FOLLOW_PEOPLE
 from shared.rpc.channel import translate_errors
 from tests.integration.conftest import Running, eventually
 from tests.integration.counting import recording_statements
@@ -102,6 +103,24 @@ async def test_assigning_sets_count_cover_dates_prototypes_and_queues_the_face(
     async with base.database.transaction() as tx:
         queued = [row.point_id for row in await tx.rows(select(vector_outbox.c.point_id))]
     assert queued == [seeded.face_ids[0]]
+
+
+async def test_only_who_loses_a_prototype_is_followed(persons: Persons, seeded: SeededFaces, base: Foundation) -> None:
+    anna, bert = await persons.create("Anna"), await persons.create("Bert")
+    machine = assignments_pb2.ASSIGNMENT_SOURCE_MACHINE
+    given = await persons.assign(seeded.face_ids[0], anna.id, source=machine, confidence=0.9)
+    confirmed = await persons.assign(seeded.face_ids[0], anna.id)
+    assert confirmed.change_id not in ("", given.change_id)
+    assert await read_followed(base) == []
+    await persons.assign(seeded.face_ids[0], bert.id, etag=confirmed.assignment.etag)
+    assert await read_followed(base) == [anna.id]
+
+
+async def read_followed(base: Foundation) -> list[str]:
+    """Whose questions are to be looked at."""
+    async with base.database.transaction() as tx:
+        rows = await tx.rows(select(job_slices.c.spec).join(jobs).where(jobs.c.kind == FOLLOW_PEOPLE))
+    return [person_id for row in rows for person_id in row.spec["person_ids"]]
 
 
 async def test_of_200_who_give_one_face_to_200_persons_exactly_one_wins(

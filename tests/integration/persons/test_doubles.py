@@ -6,17 +6,17 @@ import asyncio
 
 import pytest
 from google.protobuf.json_format import MessageToDict
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 
 from kith.persons.v1 import assignments_pb2
-from services.persons.repository.doubles import read_doubles, write_doubles
+from services.persons.repository.doubles import lock_photos, read_doubles, write_doubles
 from services.persons.server import start
 from shared.db.tables_detection import assets
 from shared.db.tables_persons import allowed_doubles, changes
 from shared.errors import InvalidRequest, KithError, NotFound
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
+from tests.integration.conftest import Running, eventually
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
 from tests.integration.persons.stubs import PersonsStubs
 
@@ -95,7 +95,42 @@ async def test_what_was_allowed_goes_with_the_photo(stubs: PersonsStubs, seeded:
         await tx.execute(delete(assets).where(assets.c.asset_id == seeded.asset_ids[0]))
         left = [row.asset_id for row in await tx.rows(select(allowed_doubles.c.asset_id))]
     assert left == [seeded.asset_ids[1]]
-    # An undo comes late: what is gone is passed over, the rest answers what was new.
+
+
+async def test_an_undo_passes_over_photos_that_are_gone(
+    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation
+) -> None:
+    gone, there = seeded.asset_ids[:2]
+    await allow(stubs, [gone, there])
+    forbidden = await allow(stubs, [gone, there], allowed=False)
     async with base.database.transaction() as tx:
-        wanted = dict.fromkeys(seeded.asset_ids[:3], True)
-        assert await write_doubles(tx, base.clock, "default", wanted, "somebody") == {seeded.asset_ids[2]}
+        await tx.execute(delete(assets).where(assets.c.asset_id == gone))
+    undone = await stubs.undo(forbidden)
+    assert (undone.reverted_count, MessageToDict(undone.change.after)) == (1, {"doubles": {there: True}})
+    assert [(item.id, item.reason) for item in undone.skipped] == [(gone, "RESOURCE_NOT_FOUND")]
+    async with base.database.transaction() as tx:
+        assert await read_doubles(tx, "default", seeded.asset_ids) == {there}
+
+
+async def test_an_undo_sees_what_was_said_of_a_photo_while_it_waited(
+    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation
+) -> None:
+    (photo,) = seeded.asset_ids[:1]
+    allowed = await allow(stubs, [photo])
+    async with base.database.transaction() as tx:
+        await lock_photos(tx, "default", [photo])
+        await write_doubles(tx, base.clock, "default", {photo: False}, "somebody")
+        undoing = asyncio.create_task(stubs.undo(allowed))
+        await eventually(lambda: somebody_waits(base))
+    undone = await undoing
+    assert (undone.reverted_count, [(item.id, item.reason) for item in undone.skipped]) == (
+        0,
+        [(photo, "CHANGED_SINCE")],
+    )
+    assert not undone.HasField("change")
+
+
+async def somebody_waits(base: Foundation) -> bool:
+    """Whether a transaction waits for a lock of another."""
+    async with base.database.transaction() as tx:
+        return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))

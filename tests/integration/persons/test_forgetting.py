@@ -2,118 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
+import numpy as np
 import pytest
-from google.protobuf import json_format
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import func, select, text, update
 
-from kith.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from kith.persons.v1 import changes_pb2
 from kith.persons.v1 import persons_pb2 as pb
-from services.detection import forgetting_jobs
-from services.detection.domain.model import DetectionDeps
-from services.detection.domain.ports import CropsSwept
-from services.detection.forgetting_jobs import ForgetFacesHandler
-from services.persons.domain.forgetting import FORGET_PERSON, STAGES
-from services.persons.repository.receipts import find_receipts
-from services.persons.server import start
-from shared.db.outbox import PointKind, queue_points
-from shared.db.tables_detection import assets, faces
-from shared.db.tables_persons import assignments, changes, receipts
-from shared.db.tables_shared import idempotency_keys, job_slices, jobs
-from shared.errors import EtagMismatch, NotFound, PreconditionFailed, Reason
+from services.persons.domain.matcher import LibraryModel, MatcherReport
+from services.persons.repository.matchers import get_matcher, insert_matcher
+from shared.db.tables_detection import faces
+from shared.db.tables_persons import assignments, changes
+from shared.errors import PreconditionFailed, Reason
+from shared.faces.projection import Projection
 from shared.foundation import Foundation
-from shared.jobs.execution import JobHandler, SliceExecutor, SliceRun
-from shared.jobs.forgetting import FORGET_FACES
-from shared.jobs.model import Job, Json, SliceResults
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running, eventually
-from tests.integration.detection.known import relay
+from tests.integration.conftest import Running
 from tests.integration.library import MODEL, random_vectors, seed_faces
-from tests.integration.persons.forgetting import (
-    OLD_MODEL,
-    NoCrops,
-    World,
-    assign,
+from tests.integration.persons.forgetting import OLD_MODEL, World, assign, make_handlers, merge, working
+from tests.integration.persons.forgotten import (
+    Persons,
+    assert_nothing_left,
     find_in_qdrant,
     find_in_tables,
-    make_handlers,
-    make_world,
-    merge,
-    working,
+    index_world,
+    serve_persons,
+    stores_of,
 )
 from tests.integration.persons.ledger import Ledger
 
 
-@dataclass(frozen=True, slots=True)
-class Persons:
-    """The persons server, with jobs."""
-
-    ledger: Ledger
-    jobs: jobs_pb2_grpc.JobServiceStub
-
-    async def etag(self, person_id: str) -> str:
-        request = pb.GetPersonRequest(person_id=person_id, show_deleted=True)
-        return (await self.ledger.people.GetPerson(request)).person.etag
-
-    async def forget(self, person_id: str, etag: str = "", **fields: Any) -> jobs_pb2.Job:
-        async with translate_errors("persons"):
-            request = pb.ForgetPersonRequest(person_id=person_id, etag=etag, request_id=str(uuid4()), **fields)
-            return (await self.ledger.people.ForgetPerson(request)).job
-
-    async def ended(self, job: jobs_pb2.Job) -> jobs_pb2.Job:
-        request = jobs_pb2.WaitJobRequest(job_id=job.id)
-        request.timeout.FromSeconds(50)
-        answer = await self.jobs.WaitJob(request, timeout=55)
-        assert answer.ended, answer.job
-        return answer.job
-
-    async def receipt(self, person_id: str) -> pb.Receipt:
-        async with translate_errors("persons"):
-            return (await self.ledger.people.GetReceipt(pb.GetReceiptRequest(person_id=person_id))).receipt
-
-
 @pytest.fixture
 async def persons(running: Running) -> Persons:
-    channel = await running.server("persons", start)
-    return Persons(Ledger(channel), jobs_pb2_grpc.JobServiceStub(channel))
+    return await serve_persons(running)
 
 
 @pytest.fixture
 async def world(persons: Persons, base: Foundation) -> World:
-    made = await make_world(base, persons.ledger)
-    await relay(base)
-    assert len(await find_in_qdrant(base, made.ids)) > 10
-    for trace in (*made.traces(), *made.ids):
-        assert len(await find_in_tables(base, trace)) >= 2, trace
-    return made
-
-
-async def assert_nothing_left(base: Foundation, world: World) -> None:
-    """No name, no secret; ids on the receipts and in the one change alone, and nowhere in Qdrant."""
-    for trace in world.traces():
-        assert await find_in_tables(base, trace) == {}, trace
-    for person_id in world.ids:
-        assert await find_in_tables(base, person_id) == {"receipts": 1, "changes": 1}
-    assert await find_in_qdrant(base, world.ids) == []
-    async with base.database.transaction() as tx:
-        (row,) = await tx.rows(select(changes).where(changes.c.person_ids.contains([UUID(world.her)])))
-        waiting = await tx.scalar(select(func.count()).where(job_slices.c.spec["person_ids"][0].astext.is_not(None)))
-    assert (row.kind, row.before, row.after, row.reason) == ("PERSON_FORGOTTEN", {}, {}, "")
-    assert waiting, "what is yet to run goes on without the person"
-
-
-def stores_of(job: jobs_pb2.Job) -> dict[str, int]:
-    assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED, job
-    result = json_format.MessageToDict(job.result)
-    assert all(store["verified_at"] for store in result["stores"])
-    return {store["store"]: int(store["deleted"]) for store in result["stores"]}
+    return await index_world(persons, base)
 
 
 async def test_nothing_is_left_of_a_person_but_the_receipt(persons: Persons, world: World, base: Foundation) -> None:
@@ -134,7 +61,6 @@ async def test_nothing_is_left_of_a_person_but_the_receipt(persons: Persons, wor
         "postgres.face_embeddings": 14,
         "postgres.exclusions": 1,
         "postgres.centroids": 2,
-        "postgres.matchers": 1,
         "postgres.persons": 2,
         "detection.crops": 0,
         f"qdrant.{prefix}_faces_{MODEL}": 7,
@@ -149,102 +75,6 @@ async def test_nothing_is_left_of_a_person_but_the_receipt(persons: Persons, wor
     receipt = await persons.receipt(world.part)
     assert (receipt.job_id, receipt.faces_deleted, receipt.HasField("complete_time")) == (job.id, True, True)
     assert {each.store: each.deleted_count for each in receipt.stores} == stores
-
-
-async def test_faces_that_somebody_else_deletes_meanwhile_end_nothing(
-    persons: Persons, world: World, base: Foundation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forgetting_jobs, "BATCH", 1)
-    job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
-
-    async def somebody_waits() -> bool:
-        async with base.database.transaction() as tx:
-            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
-
-    async with working(base, make_handlers(base)):
-        async with base.database.transaction() as tx:
-            await tx.execute(select(assets).where(assets.c.asset_id == world.seeded.asset_ids[0]).with_for_update())
-            await eventually(somebody_waits)
-            # All that the first batch has found.
-            first = world.seeded.face_ids[0]
-            await tx.execute(delete(faces).where(faces.c.face_id == first))
-            await queue_points(tx, base.clock, PointKind.FACE, "default", [(first, MODEL), (first, OLD_MODEL)])
-        stores = stores_of(await persons.ended(job))
-    assert stores["postgres.faces"] == 6
-    await assert_nothing_left(base, world)
-    gone = [world.seeded.face_ids[number] for number in (0, 1, 2, 3, 4, 6, 7)]
-    async with base.database.transaction() as tx:
-        assert await tx.scalar(select(func.count()).where(faces.c.face_id == func.any(gone))) == 0
-
-
-async def test_a_face_given_once_their_faces_were_deleted_is_deleted_too(
-    persons: Persons, world: World, base: Foundation
-) -> None:
-    late = world.seeded.face_ids[20]
-    sweeps = 0
-
-    class Sweeping(NoCrops):
-        """While the first sweep is under way somebody who had begun before says that a face is hers."""
-
-        async def sweep(self, library_id: str) -> CropsSwept:
-            nonlocal sweeps
-            sweeps += 1
-            if sweeps == 1:
-                await give(base, late, world.her)
-            return await super().sweep(library_id)
-
-    class Giving:
-        """Somebody does so once detection has ended."""
-
-        def __init__(self, handler: JobHandler) -> None:
-            self._handler = handler
-
-        async def run(self, run: SliceRun) -> Json:
-            return await self._handler.run(run)
-
-        async def finish(self, tx: Any, job: Job, results: SliceResults) -> Json:
-            if sweeps == 2:
-                await give(base, world.seeded.face_ids[21], world.her)
-            return await self._handler.finish(tx, job, results)
-
-    handlers = make_handlers(base)
-    detection = DetectionDeps(base.clock, base.ids, base.settings.detection)
-    handlers[FORGET_FACES] = Giving(ForgetFacesHandler(base.database, detection, Sweeping()))
-    job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
-    async with working(base, handlers):
-        stores = stores_of(await persons.ended(job))
-    assert (stores["postgres.faces"], stores["postgres.assignments"], sweeps) == (9, 0, 3)
-    await assert_nothing_left(base, world)
-
-
-async def give(base: Foundation, face_id: UUID, person_id: str) -> None:
-    """Assign a face past every rule."""
-    async with base.database.transaction() as tx:
-        row = {
-            "face_id": face_id,
-            "library_id": "default",
-            "person_id": UUID(person_id),
-            "source": "HUMAN",
-            "confidence": 1.0,
-            "version": 1,
-            "change_id": await tx.scalar(select(changes.c.change_id).limit(1)),
-            "assigned_at": base.clock.now(),
-        }
-        await tx.execute(insert(assignments), row)
-
-
-async def test_a_retry_does_not_make_the_person_again(persons: Persons, base: Foundation) -> None:
-    request = pb.CreatePersonRequest(person=pb.Person(name="Anna"), request_id=str(uuid4()))
-    anna = (await persons.ledger.people.CreatePerson(request)).person
-    assert (await persons.ledger.people.CreatePerson(request)).person.id == anna.id
-    async with working(base, make_handlers(base)):
-        stores_of(await persons.ended(await persons.forget(anna.id, anna.etag)))
-    with pytest.raises(NotFound) as refused:
-        async with translate_errors("persons"):
-            await persons.ledger.people.CreatePerson(request)
-    assert refused.value.metadata["resource"] == "person"
-    assert await find_in_tables(base, "Anna") == {}
-    assert await find_in_tables(base, anna.id) == {"receipts": 1, "changes": 1}
 
 
 async def test_faces_may_stay_as_nobodys(persons: Persons, world: World, base: Foundation) -> None:
@@ -308,41 +138,6 @@ async def list_changes(ledger: Ledger) -> dict[str, changes_pb2.Change]:
     return {change.id: change for change in answer.changes}
 
 
-async def test_a_second_call_is_answered_as_the_first(persons: Persons, base: Foundation) -> None:
-    anna, eve = [(await persons.ledger.create(name)).person.id for name in ("Anna", "Eve")]
-    await merge(persons.ledger, anna, eve)
-    for wrong, refusal in (("", PreconditionFailed), ("7777", EtagMismatch)):
-        with pytest.raises(refusal):
-            await persons.forget(anna, wrong)
-    with pytest.raises(PreconditionFailed) as refused:
-        await persons.forget(eve, await persons.etag(eve))
-    assert refused.value.metadata["merged_into"] == anna
-    with pytest.raises(NotFound):
-        await persons.receipt(anna)
-    etag = await persons.etag(anna)
-    twins = await asyncio.gather(*(persons.forget(anna, etag) for _ in range(4)))
-    assert len({job.id for job in twins}) == 1
-    assert not (await persons.receipt(anna)).HasField("complete_time")
-    async with base.database.transaction() as tx:
-        assert set(await find_receipts(tx, [UUID(anna), UUID(eve), uuid4()])) == {UUID(anna), UUID(eve)}
-    seeded = await seed_faces(base, random_vectors(1))
-    with pytest.raises(PreconditionFailed) as inactive:
-        await assign(persons.ledger, seeded.face_ids[0], anna)
-    assert inactive.value.reason is Reason.PERSON_NOT_ACTIVE
-    async with working(base, make_handlers(base)):
-        first = await persons.ended(twins[0])
-    stores_of(first)
-    # Nobody is there any more, and the answer is the same: also for whoever had become part of her.
-    for person in (anna, eve):
-        again = await persons.forget(person, "stale", delete_faces=True)
-        assert (again.id, again.result) == (first.id, first.result)
-    async with base.database.transaction() as tx:
-        assert await tx.scalar(select(func.count()).where(changes.c.kind == "PERSON_FORGOTTEN")) == 1
-        assert await tx.scalar(select(func.count()).where(jobs.c.kind == FORGET_PERSON)) == 1
-    with pytest.raises(NotFound):
-        await persons.forget(str(uuid4()), "1")
-
-
 async def test_a_deleted_person_is_forgotten_with_the_faces_they_had(
     persons: Persons, world: World, base: Foundation
 ) -> None:
@@ -355,117 +150,6 @@ async def test_a_deleted_person_is_forgotten_with_the_faces_they_had(
     await assert_nothing_left(base, world)
 
 
-class Killed(BaseException):
-    """The worker dies: nobody gives the slice back, nobody says why."""
-
-
-class DyingRun:
-    """A slice whose worker dies right after its first step is committed."""
-
-    def __init__(self, run: SliceRun) -> None:
-        self._run = run
-        self.slice = run.slice
-        self.checkpoint = run.checkpoint
-
-    @asynccontextmanager
-    async def step(self) -> AsyncIterator[Any]:
-        async with self._run.step() as tx:
-            yield tx
-        raise Killed
-
-
-@dataclass(frozen=True, slots=True)
-class Dying:
-    """A handler that gets one step on each time."""
-
-    handler: JobHandler
-
-    async def run(self, run: SliceRun) -> Json:
-        return await self.handler.run(DyingRun(run))  # type: ignore[arg-type]
-
-    async def finish(self, tx: Any, job: Job, results: SliceResults) -> Json:
-        return await self.handler.finish(tx, job, results)
-
-
-async def test_it_survives_the_death_of_its_worker_at_every_step(
-    persons: Persons, world: World, base: Foundation
-) -> None:
-    handlers = make_handlers(base)
-    hasty = base.settings.jobs.model_copy(update={"lease_s": 0.3, "heartbeat_s": 0.1})
-    dying = SliceExecutor(
-        {FORGET_PERSON: Dying(handlers.pop(FORGET_PERSON))}, base.database, base.clock, base.ids, hasty
-    )
-    job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
-    written = False
-    deaths = 0
-    stages = set()
-    async with working(base, handlers):
-        while not (await persons.receipt(world.her)).HasField("complete_time"):
-            try:
-                await dying.run_slice(UUID(job.id), 0)
-            except Killed:
-                deaths += 1
-            async with base.database.transaction() as tx:
-                checkpoint = await tx.scalar(select(job_slices.c.checkpoint).where(job_slices.c.job_id == UUID(job.id)))
-                stages.add((checkpoint["round"], checkpoint["stage"]))
-                if checkpoint["stage"] == "verify" and not written:
-                    # Somebody who had begun before says something of her only now: it is found, and goes in another round.
-                    written = True
-                    answer = {
-                        "library_id": "default",
-                        "request_id": uuid4(),
-                        "request_hash": b"x",
-                        "response": world.her.encode(),
-                        "created_at": base.clock.now(),
-                    }
-                    await tx.execute(insert(idempotency_keys), answer)
-            await eventually(lambda: is_free(base, job.id))
-    assert deaths > 2 * len(STAGES)
-    assert {stage for turn, stage in stages if turn == 2} >= set(STAGES)
-    assert stores_of(await persons.ended(job))["postgres.faces"] == 7
-    await assert_nothing_left(base, world)
-
-
-async def is_free(base: Foundation, job_id: str) -> bool:
-    """Whether nobody holds the job's slice any more."""
-    async with base.database.transaction() as tx:
-        until = await tx.scalar(select(job_slices.c.lease_until).where(job_slices.c.job_id == UUID(job_id)))
-    return until is None or until < base.clock.now()
-
-
-async def test_while_qdrant_confirms_nothing_there_is_no_receipt(
-    persons: Persons, world: World, base: Foundation
-) -> None:
-    job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
-    waits = "points of .* have waited for the relay"
-
-    async def gave_up() -> bool:
-        async with base.database.transaction() as tx:
-            row = (await tx.rows(select(job_slices).where(job_slices.c.job_id == UUID(job.id))))[0]
-        return row.checkpoint.get("stage") == "verify" and row.not_before is not None
-
-    async with working(base, make_handlers(base, stalled_s=0.2), relay=False):
-        await eventually(gave_up)
-    assert not (await persons.receipt(world.her)).HasField("complete_time"), waits
-    async with working(base, make_handlers(base)):
-        stores_of(await persons.ended(job))
-    await assert_nothing_left(base, world)
-
-
-async def test_a_job_that_was_cancelled_is_gone_on_with(persons: Persons, world: World, base: Foundation) -> None:
-    first = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
-    await persons.jobs.CancelJob(jobs_pb2.CancelJobRequest(job_id=first.id))
-    twins = await asyncio.gather(*(persons.forget(world.part) for _ in range(3)))
-    (second,) = {job.id for job in twins}
-    assert second != first.id
-    async with working(base, make_handlers(base)):
-        stores_of(await persons.ended(twins[0]))
-    async with base.database.transaction() as tx:
-        rows = await tx.rows(select(receipts.c.job_id, receipts.c.delete_faces))
-    assert {(str(row.job_id), row.delete_faces) for row in rows} == {(second, True)}
-    await assert_nothing_left(base, world)
-
-
 async def test_no_log_says_who_it_was(
     persons: Persons, world: World, base: Foundation, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -473,3 +157,54 @@ async def test_no_log_says_who_it_was(
         await persons.ended(await persons.forget(world.her, await persons.etag(world.her)))
     told = "".join(capfd.readouterr())
     assert not any(trace in told for trace in world.traces())
+
+
+async def test_a_change_that_does_not_name_the_person_loses_them_too(persons: Persons, base: Foundation) -> None:
+    """As version N-1 enters the undo of an assignment and of an exclusion, once the person is part of another."""
+    ledger, seeded = persons.ledger, await seed_faces(base, random_vectors(2))
+    anna, eve = [(await ledger.create(name)).person.id for name in ("Anna", "Eve")]
+    assigned = await assign(ledger, seeded.face_ids[0], anna)
+    excluded = (await ledger.exclude(seeded.face_ids[1], anna)).change_id
+    merged = await merge(ledger, eve, anna)
+    undone = [(await ledger.undo(change_id)).change.id for change_id in (assigned, excluded)]
+    await ledger.undo(merged)
+    async with base.database.transaction() as tx:
+        stale = update(changes).where(changes.c.change_id.in_([UUID(change_id) for change_id in undone]))
+        await tx.execute(stale.values(person_ids=[UUID(anna)]))
+    async with working(base, make_handlers(base)):
+        stores_of(await persons.ended(await persons.forget(eve, await persons.etag(eve))))
+    assert await find_in_tables(base, eve) == {"receipts": 1, "changes": 1}
+    left = await list_changes(ledger)
+    assert [(list(left[change_id].person_ids), left[change_id].face_count) for change_id in undone] == [([anna], 0)] * 2
+
+
+@pytest.mark.parametrize("name", ["Faces", "Before"])
+async def test_what_a_matcher_reports_is_not_taken_for_a_name(persons: Persons, base: Foundation, name: str) -> None:
+    report = MatcherReport.parse(
+        {
+            "before": {"eer": 0.2, "tar_at_far_1e3": 0.5},
+            "after": {"eer": 0.1, "tar_at_far_1e3": 0.7},
+            "better": True,
+            "persons": 40,
+            "faces": 320,
+            "tuning_persons": 10,
+            "held_out_persons": 10,
+            "held_out_faces": 80,
+            "gain_low": 0.05,
+            "eer_noise": 0.01,
+            "strangers_before": {"middle": 0.1, "spread": 0.1},
+            "strangers_after": {"middle": 0.0, "spread": 0.1},
+            "shrinkage": None,
+            "epoch": 3,
+            "seconds": 1.5,
+        }
+    )
+    matcher_id = base.ids.new_uuid()
+    async with base.database.transaction() as tx:
+        model, projection = LibraryModel(MODEL, 2), Projection(np.eye(2, dtype=np.float32))
+        await insert_matcher(tx, base.clock, matcher_id, "default", model, base.ids.new_uuid(), projection, report)
+    person = (await persons.ledger.create(name)).person
+    async with working(base, make_handlers(base)):
+        stores_of(await persons.ended(await persons.forget(person.id, person.etag)))
+    async with base.database.transaction() as tx:
+        assert (await get_matcher(tx, "default", matcher_id)).report == report

@@ -175,7 +175,7 @@ class Album:
             assert not others or photo_of[face_id] in after.mirrors
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=st.lists(ACTIONS, min_size=60, max_size=60))
 async def test_no_machine_ever_overwrites_a_human(base: Foundation, actions: list[Action]) -> None:
     album = await Album.make(base)

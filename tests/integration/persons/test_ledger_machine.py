@@ -173,7 +173,7 @@ class PeopleHistories(Histories):
         made = self.attempt(lambda tx: exclude_face(tx, self.deps, command, self.caller), refusal)
         if made is not None:
             expected = self.model.copy()
-            expected.excluded[face_id, person] = made.exclusion_id
+            expected.excluded[face_id, person] = made.exclusion.exclusion_id
             if (held := expected.faces.get(face_id)) is not None and held.person == person:
                 del expected.faces[face_id]
             self.entered(made.change_id, expected)

@@ -17,9 +17,10 @@ from services.persons.wiring import build_deps
 from shared.caller import Caller
 from shared.db.tables_detection import assets, faces
 from shared.db.tables_shared import job_slices, jobs
-from shared.errors import PreconditionFailed, Reason
+from shared.errors import InvalidRequest, PreconditionFailed, Reason
 from shared.foundation import Foundation
 from shared.jobs.asking import ASK_PAIRS
+from shared.rpc.channel import translate_errors
 from tests.integration.conftest import Running
 from tests.integration.counting import recording_statements
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
@@ -185,3 +186,36 @@ async def test_the_rules_cost_one_statement_and_a_human_pays_none(base: Foundati
     human = await count(0, 40, Source.HUMAN)
     assert await count(80, 40, Source.MACHINE) == human + 1
     assert await count(1, 70, Source.MACHINE) == human + 1
+
+
+async def test_each_face_of_a_machine_may_be_as_sure_as_it_is(
+    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation
+) -> None:
+    anna = await stubs.create("Anna")
+    request = assignments_pb2.BatchAssignFacesRequest(
+        face_ids=[str(seeded.face_ids[row]) for row in (0, 2, 3)],
+        person_id=anna,
+        source=MACHINE,
+        confidences=[0.999, 0.996, 0.998],
+        partial=True,
+    )
+    made = await stubs.assignments.BatchAssignFaces(request)
+    assert [each.confidence for each in made.assignments] == pytest.approx([0.999, 0.996])
+    # The second of a photo is asked, as sure as it was.
+    assert await read_asked(base) == [[str(seeded.face_ids[3]), anna, pytest.approx(0.998)]]
+
+
+@pytest.mark.parametrize("confidences", [[0.9], [0.9, 0.8, 0.7], [0.9, 1.1], [float("nan"), 0.9]])
+async def test_confidences_are_one_of_each_face(
+    stubs: PersonsStubs, seeded: SeededFaces, confidences: list[float]
+) -> None:
+    request = assignments_pb2.BatchAssignFacesRequest(
+        face_ids=[str(face_id) for face_id in seeded.face_ids[:2]],
+        person_id=await stubs.create("Anna"),
+        source=MACHINE,
+        confidences=confidences,
+    )
+    with pytest.raises(InvalidRequest) as refused:
+        async with translate_errors("persons"):
+            await stubs.assignments.BatchAssignFaces(request)
+    assert [violation.field for violation in refused.value.violations] == ["confidences"]
