@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kith.common.v1 import types_pb2
+from kith.persons.v1 import prototypes_pb2
 from kith.suggestions.v1 import suggestions_pb2 as pb
-from services.suggestions.domain.model import Evidence, Suggestion, SuggestionMethod, SuggestionState
-from services.suggestions.repository.suggestions import PersonCounts
+from services.suggestions.domain.bulk_reviewing import Answer
+from services.suggestions.domain.matching import PersonMatch
+from services.suggestions.domain.model import (
+    Evidence,
+    ExemplarMatch,
+    Suggestion,
+    SuggestionMethod,
+    SuggestionState,
+)
 from shared.errors import InvalidRequest
 from shared.jobs.convert import to_timestamp
 
@@ -38,22 +47,32 @@ def to_evidence(evidence: Evidence) -> pb.Evidence:
         margin=evidence.margin,
         runner_up_person_id=str(evidence.runner_up_person_id or ""),
         support=evidence.support,
-        exemplars=[
-            pb.ExemplarMatch(face_id=str(exemplar.face_id), cosine=exemplar.cosine) for exemplar in evidence.exemplars
-        ],
+        exemplars=[to_exemplar(exemplar) for exemplar in evidence.exemplars],
         quality=evidence.quality,
         era_score=evidence.era_score,
         same_photo=evidence.same_photo,
     )
 
 
-def to_person_stats(counts: PersonCounts) -> pb.PersonSuggestionStats:
-    """Counts of one person as a message."""
-    return pb.PersonSuggestionStats(
-        person_id=str(counts.person_id),
-        pending=counts.pending,
-        accepted=counts.accepted,
-        rejected=counts.rejected,
+def to_exemplar(exemplar: ExemplarMatch) -> pb.ExemplarMatch:
+    """A prototype that looks like a face, as a message."""
+    return pb.ExemplarMatch(
+        face_id=str(exemplar.face_id),
+        cosine=exemplar.cosine,
+        era=types_pb2.Era.Value(f"ERA_{exemplar.era.value}") if exemplar.era else types_pb2.ERA_UNSPECIFIED,
+        role=prototypes_pb2.PrototypeRole.Value(f"PROTOTYPE_ROLE_{exemplar.role.value}")
+        if exemplar.role
+        else prototypes_pb2.PROTOTYPE_ROLE_UNSPECIFIED,
+    )
+
+
+def to_candidate(match: PersonMatch) -> pb.MatchCandidate:
+    """A person a face may be, as a message."""
+    return pb.MatchCandidate(
+        person_id=str(match.person_id),
+        confidence=match.confidence,
+        evidence=to_evidence(match.evidence) if match.evidence else None,
+        blocked_by=[rule.value for rule in match.blocked_by],
     )
 
 
@@ -72,6 +91,15 @@ def from_method(method: pb.SuggestionMethod.ValueType) -> SuggestionMethod:
     if method == pb.SUGGESTION_METHOD_CENTROID:
         return SuggestionMethod.CENTROID
     raise InvalidRequest("method must be PROTOTYPES or CENTROID", field="method")
+
+
+def from_answer(answer: pb.ReviewAnswer.ValueType, field: str) -> Answer:
+    """Yes or no; raises :class:`InvalidRequest` naming ``field`` for neither."""
+    if answer == pb.REVIEW_ANSWER_ACCEPT:
+        return Answer.ACCEPT
+    if answer == pb.REVIEW_ANSWER_REJECT:
+        return Answer.REJECT
+    raise InvalidRequest(f"{field} must be ACCEPT or REJECT", field=field)
 
 
 def read_confidence(confidence: float, field: str = "min_confidence") -> float:

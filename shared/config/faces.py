@@ -201,5 +201,17 @@ class SuggestionSettings(Section):
     max_per_person: int = Field(200, ge=1)
     query_prototypes: int = Field(16, ge=1, description="Prototypes used per find-more run and person.")
     candidates_per_query: int = Field(100, ge=1, le=1000)
+    lease_s: float = Field(
+        300.0, gt=0, description="LeaseReviewQueue: how long questions are one reviewer's and nobody else's."
+    )
+    max_age_days: int | None = Field(
+        180, ge=1, description="ExpireSuggestions closes questions open for longer; unset = never for their age."
+    )
+    keep_expired_days: int = Field(
+        365, ge=1, description="PurgeOrphanedSuggestions removes expired questions this long after."
+    )
+    completeness_candidates: int = Field(
+        1000, ge=10, le=10_000, description="EstimateCompleteness: faces looked at per prototype and centroid."
+    )
     near_duplicate_bits: int = Field(5, ge=0, le=64)
     near_duplicate_s: float = Field(10.0, ge=0)

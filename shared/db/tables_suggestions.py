@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
 
 from shared.db.metadata import TIMESTAMP, library_column, metadata, one_of
@@ -23,6 +23,8 @@ suggestions = Table(
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("created_at", TIMESTAMP, nullable=False),
     Column("closed_at", TIMESTAMP),
+    # When a question that had expired was asked again; NULL = created_at.
+    Column("asked_at", TIMESTAMP),
     Column("reviewed_by", Text, nullable=False, server_default=""),
     # Whom it was first about, if that person has become part of its person since: un-merging takes it back.
     Column("moved_from", UUID(as_uuid=True)),
@@ -51,8 +53,41 @@ reviews = Table(
     Column("evidence", JSONB, nullable=False),
     Column("reviewer", Text, nullable=False),
     Column("created_at", TIMESTAMP, nullable=False),
+    # The change it made, as many share one; NULL = the one with its own id, or none.
+    Column("change_id", UUID(as_uuid=True)),
     one_of("answer", "ACCEPT", "REJECT"),
     Index("ix_reviews_library", "library_id", "created_at"),
+    Index("ix_reviews_model", "library_id", text("(evidence ->> 'model_version')"), "created_at"),
 )
 
-__all__ = ["reviews", "suggestions"]
+# Questions somebody is looking at, and till when nobody else is given them. One that is over, or whose question is answered,
+# counts for nothing.
+review_leases = Table(
+    "review_leases",
+    metadata,
+    Column(
+        "suggestion_id",
+        UUID(as_uuid=True),
+        ForeignKey("suggestions.suggestion_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    library_column(),
+    Column("reviewer", Text, nullable=False),
+    Column("leased_until", TIMESTAMP, nullable=False),
+)
+
+# What a library's answers make of its model pack's calibration; without a row the pack's holds.
+calibrations = Table(
+    "calibrations",
+    metadata,
+    library_column(primary_key=True),
+    Column("model_version", Text, primary_key=True),
+    # As Calibration.to_json has it.
+    Column("parameters", JSONB, nullable=False),
+    # How many answers it was fitted on, and when the last one known then was given.
+    Column("answers", Integer, nullable=False),
+    Column("answered_until", TIMESTAMP, nullable=False),
+    Column("fitted_at", TIMESTAMP, nullable=False),
+)
+
+__all__ = ["calibrations", "review_leases", "reviews", "suggestions"]

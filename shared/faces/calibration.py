@@ -8,14 +8,14 @@ evidence beside the score moves the log-odds by documented, monotone steps:
              + support_weight * log2(min(support, support_cap))              for support >= 1
 
 A margin equal to ``neutral_margin`` and one supporting prototype therefore change nothing. The curve is the
-prior; a library's own answers refine it later.
+prior; a library's own answers refine it: :mod:`shared.faces.calibration_fit`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -54,6 +54,10 @@ class Calibration:
             raise ValueError("the slope of a calibration must be above 0: a higher cosine is never worse")
         if min(self.margin_weight, self.support_weight, self.margin_span) < 0 or self.support_cap < 1:
             raise ValueError("the weights of a calibration must not be negative")
+
+    def to_json(self) -> dict[str, float]:
+        """As it is stored, for :func:`read_calibration`."""
+        return asdict(self)
 
     @property
     def midpoint(self) -> float:
@@ -103,7 +107,12 @@ ARCFACE_CALIBRATION: Final = Calibration(slope=20.0, intercept=-7.0)
 
 
 def read_calibration(stored: Mapping[str, Any]) -> Calibration:
-    """The curve a pack carries, else ArcFace's. Raises ``ValueError`` for a stored calibration that is none."""
+    """The curve a pack carries or a fit has stored, else ArcFace's; what it does not name is as usual.
+
+    Raises ``ValueError`` for a stored calibration that is none.
+    """
     if "slope" not in stored or "intercept" not in stored:
         return ARCFACE_CALIBRATION
-    return Calibration(float(stored["slope"]), float(stored["intercept"]))
+    numbers = {each.name: float(stored[each.name]) for each in fields(Calibration) if each.name in stored}
+    cap = int(numbers.pop("support_cap", ARCFACE_CALIBRATION.support_cap))
+    return Calibration(**numbers, support_cap=cap)

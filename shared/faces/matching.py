@@ -102,39 +102,6 @@ def score_persons(candidates: Vectors, references: References, floor: float) -> 
     return PersonScores(scores, support)
 
 
-def match_persons(
-    candidates: Vectors, references: References, floor: float, *, exemplars_shown: int = 3
-) -> tuple[Match | None, ...]:
-    """The best person of each candidate (N, D), or ``None`` where nobody reaches ``floor``.
-
-    Equal scores go to the person with the lower index.
-    """
-    if references.persons == 0:
-        return (None,) * len(candidates)
-    table = score_persons(candidates, references, floor)
-    best = np.argmax(table.scores, axis=1)
-    matches: list[Match | None] = [None] * len(candidates)
-    for row in np.flatnonzero(table.scores[np.arange(len(candidates)), best] >= floor):
-        matches[row] = explain_match(candidates, references, table, int(row), int(best[row]), floor, exemplars_shown)
-    return tuple(matches)
-
-
-def match_one_person(
-    candidates: Vectors, references: References, person: int, floor: float, *, exemplars_shown: int = 3
-) -> tuple[Match, ...]:
-    """The candidates that reach ``floor`` for one person, best first: what "find more of Anna" asks.
-
-    The margin is negative where somebody else is the better match; the caller decides what to do with those.
-    """
-    table = score_persons(candidates, references, floor)
-    if references.persons == 0:
-        return ()
-    own = table.scores[:, person]
-    rows = np.flatnonzero(own >= floor)
-    rows = rows[np.argsort(-own[rows], kind="stable")]
-    return tuple(explain_match(candidates, references, table, int(row), person, floor, exemplars_shown) for row in rows)
-
-
 def explain_match(
     candidates: Vectors,
     references: References,

@@ -18,13 +18,14 @@ from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 
 from services.clustering.domain.model import ActiveModel
 from services.clustering.repository.unassigned import STREAM_ROWS
+from shared.db.calibrations import read_library_calibration
 from shared.db.engine import Transaction
 from shared.db.tables_clustering import centroids
-from shared.db.tables_detection import assets, face_embeddings, faces, models
+from shared.db.tables_detection import assets, face_embeddings, faces
 from shared.db.tables_persons import allowed_doubles, assignments, exclusions, persons, prototypes
 from shared.db.tables_suggestions import suggestions
 from shared.errors import MemoryBudgetExceeded
-from shared.faces.calibration import Calibration, read_calibration
+from shared.faces.calibration import Calibration
 from shared.faces.embeddings import Vectors, decode_embeddings
 from shared.faces.eras import ERA_ORDER, Era, PartialDate, make_capture_date, make_partial_date
 
@@ -111,12 +112,7 @@ async def read_known(tx: Transaction, library_id: str, model: ActiveModel, memor
     Memory: M * D * 4 bytes for M references, checked before they are read: raises :class:`MemoryBudgetExceeded`. Raises
     ``ValueError`` for a stored calibration that is none.
     """
-    stored = await tx.one_or_none(
-        select(models.c.calibration).where(
-            models.c.library_id == library_id, models.c.model_version == model.model_version
-        )
-    )
-    calibration = read_calibration(stored.calibration if stored is not None else {})
+    calibration = await read_library_calibration(tx, library_id, model.model_version)
     counted = _references(library_id, model).subquery("counted")
     rows = await tx.rows(
         select(

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import numpy as np
 
-from services.suggestions.domain.ports import PersonQuery
+from services.suggestions.domain.ports import FacesWithin, PersonQuery
 from shared.vectors.faces import FaceFilter, FaceIndex
 
 
 class IndexedFaceSearch:
-    """:class:`~services.suggestions.domain.ports.FaceSearch` on the collections of face embeddings."""
+    """:class:`~services.suggestions.domain.ports.FaceSearch` and ``FaceCensus`` on the collections of face embeddings."""
 
     def __init__(self, index: FaceIndex) -> None:
         self._index = index
@@ -29,6 +29,14 @@ class IndexedFaceSearch:
         vectors = np.concatenate([query.vectors for query in queries])
         answers = await self._index.search(model_version, vectors, filters, limit, min_cosine)
         return {hit.face_id for answer in answers for hit in answer}
+
+    async def find_all_unassigned(
+        self, library_id: str, model_version: str, query: PersonQuery, limit: int, min_cosine: float
+    ) -> FacesWithin:
+        where = _make_filter(library_id, query)
+        answers = await self._index.search(model_version, query.vectors, where, limit, min_cosine)
+        full = [answer[-1].cosine for answer in answers if len(answer) == limit]
+        return FacesWithin({hit.face_id for answer in answers for hit in answer}, max([min_cosine, *full]))
 
 
 def _make_filter(library_id: str, query: PersonQuery) -> FaceFilter:

@@ -7,7 +7,7 @@ service), and a fixed number of statements.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -37,7 +37,7 @@ from services.suggestions.repository.known import (
 from services.suggestions.repository.questions import expire_settled, store_questions
 from shared.caller import Caller
 from shared.db.engine import Database, Transaction
-from shared.faces.embeddings import decode_embeddings
+from shared.faces.embeddings import Vectors, decode_embeddings
 from shared.jobs.model import Job, NewJob
 from shared.jobs.repository import create_job
 
@@ -108,7 +108,10 @@ async def start_find_more(tx: Transaction, deps: SuggestionsDeps, command: FindM
 
 
 class Finder:
-    """Looks for faces of some people of one library, as they are known when it is made."""
+    """Looks for faces of some people of one library, as they are known when it is made.
+
+    ``given``: vectors (Q, D) to search with for a person, in place of prototypes that it would choose.
+    """
 
     def __init__(
         self,
@@ -119,6 +122,7 @@ class Finder:
         command: FindMore,
         model: ActiveModel,
         people: KnownPeople,
+        given: Mapping[UUID, Vectors] | None = None,
     ) -> None:
         self._database = database
         self._deps = deps
@@ -127,6 +131,7 @@ class Finder:
         self._command = command
         self._model = model
         self._people = people
+        self._given = given or {}
         self._rules = make_rules(model, deps.settings)
 
     async def find(self, person_ids: Sequence[UUID]) -> Found:
@@ -194,11 +199,16 @@ class Finder:
         excluded = sorted(face_id for face_id, owner in refused if owner == person_id)
         return PersonQuery(
             person_id=person_id,
-            vectors=choose_query_prototypes(self._people, person_id, self._deps.settings),
+            vectors=self._choose_vectors(person_id),
             # The newest ids first: they are of faces that are asked about today.
             excluded=tuple(excluded[-EXCLUDED_IN_QUERY:]),
             birth_year=birth.value.year if birth else None,
         )
+
+    def _choose_vectors(self, person_id: UUID) -> Vectors:
+        if person_id in self._given:
+            return self._given[person_id]
+        return choose_query_prototypes(self._people, person_id, self._deps.settings)
 
     def _judge(
         self, candidates: Candidates, refused: set[Pair], asked: frozenset[UUID], open_pairs: set[Pair]

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from uuid import UUID
 
 import numpy as np
 
 from services.suggestions.domain.model import Evidence, ExemplarMatch, Question
 from services.suggestions.domain.people import KnownPeople, MatchRules, key_near_duplicates
-from services.suggestions.repository.known import PhotoFace
+from services.suggestions.repository.known import KnownPrototype, PhotoFace
 from shared.config import SuggestionSettings
 from shared.faces.embeddings import Vectors
-from shared.faces.eras import find_era, is_before_birth, score_eras
+from shared.faces.eras import find_era, score_eras
 from shared.faces.matching import Match, PersonScores, explain_match, score_persons
 from shared.faces.near_duplicates import FaceKey
 
 SHOWN_EXEMPLARS = 5
+# After every day a person may be born on: of a photo that nobody knows the day of.
+FAR_DAY = date.max.toordinal()
 Pair = tuple[UUID, UUID]
 
 
@@ -48,12 +51,12 @@ def judge_faces(
     if not candidates.faces or not people.persons:
         return []
     table = score_persons(candidates.vectors, people.references, rules.floor)
-    _strike_out(table, candidates, people, rules, refused)
+    strike_out(table, candidates, people, refused)
     best = np.argmax(table.scores, axis=1)
     wanted = np.array([person.person_id in asked for person in people.persons])
     reach = table.scores[np.arange(len(best)), best] >= rules.floor
     return [
-        _make_question(candidates, people, rules, table, int(row), int(best[row]))
+        make_question(candidates, people, rules, table, int(row), int(best[row]))
         for row in np.flatnonzero(reach & wanted[best])
     ]
 
@@ -72,7 +75,7 @@ def judge_pairs(
     recognised = {people.persons[owner].person_id for owner in set(people.references.owners.tolist())}
     return [
         replace(
-            _make_question(candidates, people, rules, table, rows[face_id], people.numbers[person_id]),
+            make_question(candidates, people, rules, table, rows[face_id], people.numbers[person_id]),
             confidence=confidence,
         )
         for (face_id, person_id), confidence in confidences.items()
@@ -110,23 +113,20 @@ def pick_questions(
     return picked
 
 
-def _strike_out(
-    table: PersonScores,
-    candidates: Candidates,
-    people: KnownPeople,
-    rules: MatchRules,
-    refused: Collection[Pair],
-) -> None:
+def strike_out(table: PersonScores, candidates: Candidates, people: KnownPeople, refused: Collection[Pair]) -> None:
+    """Give -1 to every pair of ``table`` that may not be: refused, or the photo certainly older than the person."""
     rows = {face.face_id: row for row, face in enumerate(candidates.faces)}
     for face_id, person_id in refused:
         if face_id in rows and person_id in people.numbers:
             table.scores[rows[face_id], people.numbers[person_id]] = -1.0
-    for row, number in np.argwhere(table.scores >= rules.floor):
-        if is_before_birth(people.persons[number].birth_date, candidates.faces[row].captured):
-            table.scores[row, number] = -1.0
+    born = [person.birth_date for person in people.persons]
+    birthdays = np.array([each.earliest.toordinal() if each else 0 for each in born])
+    taken = [face.captured for face in candidates.faces]
+    days = np.array([each.latest.toordinal() if each else FAR_DAY for each in taken])
+    table.scores[days[:, None] < birthdays] = -1.0
 
 
-def _make_question(
+def make_question(
     candidates: Candidates,
     people: KnownPeople,
     rules: MatchRules,
@@ -134,6 +134,7 @@ def _make_question(
     row: int,
     number: int,
 ) -> Question:
+    """The question about one pair of ``table``, whatever speaks against it: candidate ``row`` and person ``number``."""
     match = explain_match(
         candidates.vectors, people.references, table, row, number, rules.floor, exemplars_shown=SHOWN_EXEMPLARS
     )
@@ -149,13 +150,16 @@ def _make_question(
             margin=margin,
             runner_up_person_id=None if match.runner_up is None else people.persons[match.runner_up].person_id,
             support=match.support,
-            exemplars=tuple(
-                ExemplarMatch(people.prototypes[each.reference].face.face_id, each.score) for each in match.exemplars
-            ),
+            exemplars=tuple(_show_exemplar(people.prototypes[each.reference], each.score) for each in match.exemplars),
             quality=face.quality,
             era_score=_score_era(match, people, face),
+            model_version=rules.model_version,
         ),
     )
+
+
+def _show_exemplar(prototype: KnownPrototype, cosine: float) -> ExemplarMatch:
+    return ExemplarMatch(prototype.face.face_id, cosine, prototype.era, prototype.role)
 
 
 def _score_era(match: Match, people: KnownPeople, face: PhotoFace) -> float | None:

@@ -10,6 +10,8 @@ from uuid import UUID
 
 from shared.clock import Clock
 from shared.config import SuggestionSettings
+from shared.faces.eras import Era
+from shared.faces.prototypes import PrototypeRole
 from shared.ids import IdFactory
 
 
@@ -41,10 +43,26 @@ class SuggestionMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExemplarMatch:
-    """A prototype that looks like the face; ``cosine`` -1..1."""
+    """A prototype that looks like the face; ``cosine`` -1..1. ``era`` is None where it is unknown, ``role`` and ``era`` in what
+    was stored before they were kept.
+    """
 
     face_id: UUID
     cosine: float
+    era: Era | None = None
+    role: PrototypeRole | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        return {"face_id": str(self.face_id), "cosine": self.cosine, "era": self.era, "role": self.role}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> ExemplarMatch:
+        """As it was stored by :meth:`to_json`."""
+        era, role = stored.get("era"), stored.get("role")
+        return cls(
+            UUID(stored["face_id"]), stored["cosine"], Era(era) if era else None, PrototypeRole(role) if role else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +72,8 @@ class Evidence:
     ``score``: best cosine over the person's prototypes and mode centroids. ``margin``: ahead of the best other person by
     so much; None if there is no other. ``support``: prototypes above the floor. ``exemplars``: best first. ``quality``
     of the face, 0..1. ``era_score``: of the face's era against the best exemplar's; None if either is unknown.
-    ``same_photo``: the person has another face in this photo already.
+    ``same_photo``: the person has another face in this photo already. ``model_version``: the embedding space of the
+    cosines; empty in what was stored before it was kept.
     """
 
     score: float
@@ -65,6 +84,7 @@ class Evidence:
     quality: float
     era_score: float | None
     same_photo: bool = False
+    model_version: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -73,10 +93,11 @@ class Evidence:
             "margin": self.margin,
             "runner_up_person_id": str(self.runner_up_person_id) if self.runner_up_person_id else None,
             "support": self.support,
-            "exemplars": [{"face_id": str(each.face_id), "cosine": each.cosine} for each in self.exemplars],
+            "exemplars": [each.to_json() for each in self.exemplars],
             "quality": self.quality,
             "era_score": self.era_score,
             "same_photo": self.same_photo,
+            "model_version": self.model_version,
         }
 
     @classmethod
@@ -88,10 +109,11 @@ class Evidence:
             margin=stored["margin"],
             runner_up_person_id=UUID(runner_up) if runner_up else None,
             support=stored["support"],
-            exemplars=tuple(ExemplarMatch(UUID(each["face_id"]), each["cosine"]) for each in stored["exemplars"]),
+            exemplars=tuple(ExemplarMatch.from_json(each) for each in stored["exemplars"]),
             quality=stored["quality"],
             era_score=stored["era_score"],
             same_photo=stored["same_photo"],
+            model_version=stored.get("model_version", ""),
         )
 
 

@@ -29,21 +29,22 @@ from shared.faces.near_duplicates import FaceKey, group_photos, key_faces
 
 @dataclass(frozen=True, slots=True)
 class MatchRules:
-    """From what cosine on a face is a candidate, and how its evidence becomes a probability."""
+    """From what cosine on a face is a candidate, how its evidence becomes a probability, and in whose space."""
 
     floor: float
     calibration: Calibration
+    model_version: str
 
 
 def make_rules(model: ActiveModel, settings: SuggestionSettings) -> MatchRules:
-    """The settings' floor, else the pack's, else ArcFace's; the pack's calibration, else ArcFace's.
+    """The settings' floor, else the pack's, else ArcFace's; the library's calibration, else the pack's, else ArcFace's.
 
     Raises ``ValueError`` for a stored calibration that is none.
     """
     floor = settings.floor
     if floor is None:
         floor = float(model.thresholds.get("suggest_floor", ARCFACE_FLOOR))
-    return MatchRules(floor=floor, calibration=read_calibration(model.calibration))
+    return MatchRules(floor, read_calibration(model.calibration), model.model_version)
 
 
 class KnownPeople:
@@ -83,12 +84,16 @@ class KnownPeople:
         return rows
 
 
-async def read_people(tx: Transaction, library_id: str, model: ActiveModel) -> KnownPeople:
-    """Everybody of a library, in three statements."""
+async def read_people(
+    tx: Transaction, library_id: str, model: ActiveModel, given: Sequence[KnownPrototype] = ()
+) -> KnownPeople:
+    """Everybody of a library, in three statements; ``given`` faces count as prototypes, whether or not they are."""
     persons = await list_known_persons(tx, library_id)
     prototypes = await list_known_prototypes(tx, library_id, model.model_version)
     centroids = await list_known_centroids(tx, library_id, model.model_version)
-    return KnownPeople(persons, prototypes, centroids, model.dimension)
+    chosen = {prototype.face.face_id for prototype in prototypes}
+    more = [each for each in given if each.face.face_id not in chosen]
+    return KnownPeople(persons, [*prototypes, *more], centroids, model.dimension)
 
 
 def choose_query_prototypes(people: KnownPeople, person_id: UUID, settings: SuggestionSettings) -> Vectors:

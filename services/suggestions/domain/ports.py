@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from shared.faces.embeddings import Vectors
+from shared.jobs.model import ItemFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,48 @@ class FaceSearch(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FacesWithin:
+    """What one search found: the faces, and the cosine ``reach`` from which on no face is missing among them."""
+
+    face_ids: set[UUID]
+    reach: float
+
+
+class FaceCensus(Protocol):
+    """All unassigned faces that are like somebody, not only the most alike."""
+
+    async def find_all_unassigned(
+        self, library_id: str, model_version: str, query: PersonQuery, limit: int, min_cosine: float
+    ) -> FacesWithin:
+        """The active unassigned faces of at least ``min_cosine`` to any vector, in one call; ``limit`` bounds each vector's."""
+        ...
+
+
 class CentroidSearch(Protocol):
     """Unassigned faces by likeness to a person's centroids, which the clustering service keeps."""
 
     async def find_unassigned(self, library_id: str, person_id: UUID, limit: int, min_cosine: float) -> set[UUID]:
         """At most ``limit`` faces, the nearest; none for a person without faces."""
+        ...
+
+
+class PersonSearch(Protocol):
+    """People by likeness to a face."""
+
+    async def find_nearest(
+        self,
+        library_id: str,
+        model_version: str,
+        vector: Vectors,
+        without: Sequence[Collection[UUID]],
+        limit: int,
+        *,
+        without_face: UUID,
+    ) -> set[UUID]:
+        """The ``limit`` persons nearest to a unit vector (D,) by prototype or mode centroid, once for each collection of
+        persons to leave out; the prototype ``without_face`` does not count. As many calls whatever is asked.
+        """
         ...
 
 
@@ -49,6 +87,15 @@ class Assignments(Protocol):
         """Give a face to a person as a human's word; answers the change's id, empty if nothing changed.
 
         Raises the persons service's own :class:`KithError`, e.g. FACE_ALREADY_ASSIGNED.
+        """
+        ...
+
+    async def assign_faces(
+        self, library_id: str, face_ids: Sequence[UUID], person_id: UUID, reason: str, request_id: UUID
+    ) -> list[ItemFailure]:
+        """Give up to 500 faces to a person as a human's word, those that can go; answers the others, by face.
+
+        Raises what is about the person, or about the call.
         """
         ...
 

@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 
 from services.suggestions.domain.model import Suggestion, SuggestionsDeps, SuggestionState
 from services.suggestions.domain.ports import Assignments
+from services.suggestions.repository.leases import end_leases
 from services.suggestions.repository.reviews import find_change, get_pair_standing, insert_review
 from services.suggestions.repository.suggestions import (
     close_suggestion,
@@ -64,7 +65,7 @@ async def begin_accept(database: Database, persons: Assignments, command: Answer
         standing = await get_pair_standing(tx, suggestion)
     request_id = _make_request_id(suggestion, "accept")
     if standing.assigned_by != str(request_id):
-        _check_open(suggestion, command)
+        check_open(suggestion, command.etag)
     change_id = await persons.assign_face(
         command.library_id,
         suggestion.face_id,
@@ -86,7 +87,7 @@ async def finish_accept(
     if suggestion.state is SuggestionState.ACCEPTED:
         return Answered(suggestion, await find_change(tx, suggestion))
     if suggestion.state is SuggestionState.REJECTED:
-        raise _not_pending(suggestion)
+        raise refuse_closed(suggestion)
     standing = await get_pair_standing(tx, suggestion)
     if standing.assigned_to != suggestion.person_id:
         raise PreconditionFailed(
@@ -96,6 +97,7 @@ async def finish_accept(
         )
     await close_suggestion(tx, deps.clock, suggestion.suggestion_id, SuggestionState.ACCEPTED, caller.subject)
     await expire_rivals(tx, deps.clock, suggestion.face_id, suggestion.suggestion_id)
+    await end_leases(tx, [suggestion.face_id])
     await insert_review(tx, deps, suggestion, "ACCEPT", caller.subject, begun.change_id)
     return Answered(await get_suggestion(tx, command.library_id, command.suggestion_id), begun.change_id)
 
@@ -113,9 +115,9 @@ async def begin_reject(database: Database, persons: Assignments, command: Answer
         standing = await get_pair_standing(tx, suggestion)
     request_id = _make_request_id(suggestion, "reject")
     if standing.excluded_by != str(request_id):
-        _check_open(suggestion, command)
+        check_open(suggestion, command.etag)
         if standing.assigned_to == suggestion.person_id:
-            raise _not_pending(suggestion)
+            raise refuse_closed(suggestion)
     change_id = await persons.exclude_face(
         command.library_id,
         suggestion.face_id,
@@ -134,6 +136,7 @@ async def finish_reject(
     if suggestion.state is SuggestionState.REJECTED:
         return Answered(suggestion, await find_change(tx, suggestion))
     await close_suggestion(tx, deps.clock, suggestion.suggestion_id, SuggestionState.REJECTED, caller.subject)
+    await end_leases(tx, [suggestion.face_id])
     await insert_review(tx, deps, suggestion, "REJECT", caller.subject, begun.change_id)
     return Answered(await get_suggestion(tx, command.library_id, command.suggestion_id), begun.change_id)
 
@@ -142,14 +145,16 @@ def _make_request_id(suggestion: Suggestion, answer: str) -> UUID:
     return uuid5(suggestion.suggestion_id, f"{answer} {suggestion.person_id}")
 
 
-def _check_open(suggestion: Suggestion, command: AnswerSuggestion) -> None:
+def check_open(suggestion: Suggestion, etag: str) -> None:
+    """Raise :class:`PreconditionFailed` for a question that is not open, :class:`EtagMismatch` for one that has changed."""
     if suggestion.state is not SuggestionState.PENDING:
-        raise _not_pending(suggestion)
-    if command.etag and command.etag != suggestion.etag:
+        raise refuse_closed(suggestion)
+    if etag and etag != suggestion.etag:
         raise EtagMismatch("suggestion", str(suggestion.suggestion_id), suggestion.etag)
 
 
-def _not_pending(suggestion: Suggestion) -> PreconditionFailed:
+def refuse_closed(suggestion: Suggestion) -> PreconditionFailed:
+    """What an answer to a question that is not open is told."""
     return PreconditionFailed(
         f"suggestion '{suggestion.suggestion_id}' is not open any more",
         reason=Reason.SUGGESTION_NOT_PENDING,

@@ -100,9 +100,13 @@ async def list_found_faces(
 
 
 async def list_shown_persons(
-    tx: Transaction, library_id: str, asset_ids: Collection[str], person_ids: Sequence[UUID]
+    tx: Transaction,
+    library_id: str,
+    asset_ids: Collection[str],
+    person_ids: Sequence[UUID],
+    without_face: UUID | None = None,
 ) -> set[tuple[str, UUID]]:
-    """In which of these photos which of these persons have a face already: (asset, person) pairs."""
+    """In which of these photos which of these persons have a face already, ``without_face``: (asset, person) pairs."""
     rows = await tx.rows(
         select(faces.c.asset_id, assignments.c.person_id)
         .join(assignments, assignments.c.face_id == faces.c.face_id)
@@ -110,6 +114,7 @@ async def list_shown_persons(
             faces.c.library_id == library_id,
             faces.c.asset_id == func.any(sorted(asset_ids)),
             assignments.c.person_id == func.any(list(person_ids)),
+            *([] if without_face is None else [faces.c.face_id != without_face]),
         )
         .distinct()
     )

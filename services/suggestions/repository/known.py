@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Column, ColumnElement, and_, func, select
 
+from shared.db.calibrations import CALIBRATED_MODELS, IN_FORCE
 from shared.db.engine import Transaction
 from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import assets, face_embeddings, faces, models
@@ -17,13 +18,14 @@ from shared.db.tables_persons import LIVING, persons, prototypes
 from shared.errors import NotFound, PreconditionFailed, Reason
 from shared.faces.eras import Era, PartialDate, make_capture_date, make_partial_date
 from shared.faces.near_duplicates import FacePlace, PhotoStamp
+from shared.faces.prototypes import PrototypeRole
 
 _UNSIGNED = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveModel:
-    """The embedding space of a library, with its pack's cosines and calibration."""
+    """The embedding space of a library, with its pack's cosines, and the calibration in force."""
 
     model_version: str
     dimension: int
@@ -33,10 +35,11 @@ class ActiveModel:
 
 @dataclass(frozen=True, slots=True)
 class KnownPerson:
-    """A person who is neither merged nor deleted."""
+    """A person who is neither merged nor deleted. ``hidden``: asked about only where they are named."""
 
     person_id: UUID
     birth_date: PartialDate | None
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,13 @@ class PhotoFace:
 
 @dataclass(frozen=True, slots=True)
 class KnownPrototype:
-    """A prototype; ``embedding`` as stored."""
+    """A prototype; ``embedding`` as stored. ``role`` is None of any other face of the person that stands for one."""
 
     person_id: UUID
     face: PhotoFace
     era: Era | None
     embedding: bytes
+    role: PrototypeRole | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,52 +90,74 @@ class KnownCentroid:
 async def find_active_model(tx: Transaction, library_id: str) -> ActiveModel | None:
     """The model a library's searches use; None before its first detection."""
     row = await tx.one_or_none(
-        select(models.c.model_version, models.c.dimension, models.c.thresholds, models.c.calibration).where(
-            models.c.library_id == library_id, models.c.state == "ACTIVE"
-        )
+        select(models.c.model_version, models.c.dimension, models.c.thresholds, IN_FORCE.label("calibration"))
+        .select_from(CALIBRATED_MODELS)
+        .where(models.c.library_id == library_id, models.c.state == "ACTIVE")
     )
     if row is None:
         return None
     return ActiveModel(row.model_version, row.dimension, row.thresholds, row.calibration)
 
 
-async def list_known_persons(tx: Transaction, library_id: str) -> list[KnownPerson]:
-    """Everybody a face may be, hidden persons too, by id."""
+async def list_known_persons(
+    tx: Transaction, library_id: str, among: Collection[UUID] | None = None
+) -> list[KnownPerson]:
+    """Everybody a face may be, or those ``among`` them, hidden persons too, by id."""
     rows = await tx.rows(
-        select(persons.c.person_id, persons.c.birth_year, persons.c.birth_month, persons.c.birth_day)
-        .where(persons.c.library_id == library_id, LIVING)
+        select(persons.c.person_id, persons.c.status, persons.c.birth_year, persons.c.birth_month, persons.c.birth_day)
+        .where(persons.c.library_id == library_id, LIVING, *_among(persons.c.person_id, among))
         .order_by(persons.c.person_id)
     )
     return [
-        KnownPerson(row.person_id, make_partial_date(row.birth_year, row.birth_month, row.birth_day)) for row in rows
-    ]
-
-
-async def list_known_prototypes(tx: Transaction, library_id: str, model_version: str) -> list[KnownPrototype]:
-    """Every prototype of a library with its vector of one model, by person, best first."""
-    rows = await tx.rows(
-        select(prototypes.c.person_id, prototypes.c.era, face_embeddings.c.embedding, *PHOTO_FACE)
-        .select_from(prototypes)
-        .join(faces, faces.c.face_id == prototypes.c.face_id)
-        .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
-        .join(face_embeddings, face_embeddings.c.face_id == prototypes.c.face_id)
-        .where(prototypes.c.library_id == library_id, face_embeddings.c.model_version == model_version)
-        .order_by(prototypes.c.person_id, faces.c.quality.desc(), prototypes.c.face_id)
-    )
-    return [
-        KnownPrototype(row.person_id, to_photo_face(row), Era(row.era) if row.era else None, bytes(row.embedding))
+        KnownPerson(
+            row.person_id,
+            make_partial_date(row.birth_year, row.birth_month, row.birth_day),
+            hidden=row.status == "HIDDEN",
+        )
         for row in rows
     ]
 
 
-async def list_known_centroids(tx: Transaction, library_id: str, model_version: str) -> list[KnownCentroid]:
-    """Every mode centroid of a library, of one model, by person."""
+async def list_known_prototypes(
+    tx: Transaction, library_id: str, model_version: str, among: Collection[UUID] | None = None
+) -> list[KnownPrototype]:
+    """Every prototype of a library, or of these persons, with its vector of one model, by person, best first."""
+    rows = await tx.rows(
+        select(prototypes.c.person_id, prototypes.c.era, prototypes.c.role, face_embeddings.c.embedding, *PHOTO_FACE)
+        .select_from(prototypes)
+        .join(faces, faces.c.face_id == prototypes.c.face_id)
+        .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
+        .join(face_embeddings, face_embeddings.c.face_id == prototypes.c.face_id)
+        .where(
+            prototypes.c.library_id == library_id,
+            face_embeddings.c.model_version == model_version,
+            *_among(prototypes.c.person_id, among),
+        )
+        .order_by(prototypes.c.person_id, faces.c.quality.desc(), prototypes.c.face_id)
+    )
+    return [
+        KnownPrototype(
+            row.person_id,
+            to_photo_face(row),
+            Era(row.era) if row.era else None,
+            bytes(row.embedding),
+            PrototypeRole(row.role),
+        )
+        for row in rows
+    ]
+
+
+async def list_known_centroids(
+    tx: Transaction, library_id: str, model_version: str, among: Collection[UUID] | None = None
+) -> list[KnownCentroid]:
+    """Every mode centroid of a library, or of these persons, of one model, by person."""
     rows = await tx.rows(
         select(centroids.c.person_id, centroids.c.embedding)
         .where(
             centroids.c.library_id == library_id,
             centroids.c.model_version == model_version,
             centroids.c.kind == "CLUSTER",
+            *_among(centroids.c.person_id, among),
         )
         .order_by(centroids.c.person_id, centroids.c.mode)
     )
@@ -176,6 +202,10 @@ async def check_persons(tx: Transaction, library_id: str, person_ids: Sequence[U
                     "merged_into": str(row.merged_into or ""),
                 },
             )
+
+
+def _among(person_id: Column[UUID], among: Collection[UUID] | None) -> list[ColumnElement[bool]]:
+    return [] if among is None else [person_id == func.any(sorted(among))]
 
 
 PHOTO_FACE = (

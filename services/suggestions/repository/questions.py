@@ -103,6 +103,7 @@ async def store_questions(
             "method": case((reopened, insertion.excluded.method), else_=suggestions.c.method),
             "job_id": case((reopened, insertion.excluded.job_id), else_=suggestions.c.job_id),
             "state": SuggestionState.PENDING.value,
+            "asked_at": case((reopened, insertion.excluded.created_at), else_=suggestions.c.asked_at),
             "closed_at": None,
             # Asked again it is about its person of today, whoever it was about first.
             "moved_from": case((reopened, null()), else_=suggestions.c.moved_from),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, insert, select
+from sqlalchemy import Select, and_, func, insert, select
+from sqlalchemy.engine import Row
 
 from services.suggestions.domain.model import Suggestion, SuggestionsDeps
 from shared.db.engine import Transaction
@@ -18,24 +20,36 @@ class PairStanding:
     """What the persons service holds of a suggestion's pair.
 
     ``assigned_to``: whose the face is. ``assigned_by`` and ``excluded_by``: request ids of the calls that assigned the
-    face, or excluded it from the suggestion's person; empty if nobody did.
+    face, or excluded it from the suggestion's person; empty if nobody did, or without one. ``assigning`` and ``excluding``:
+    their entries in the ledger.
     """
 
     assigned_to: UUID | None
     assigned_by: str
     excluded_by: str
+    assigning: UUID | None = None
+    excluding: UUID | None = None
 
 
 async def get_pair_standing(tx: Transaction, suggestion: Suggestion) -> PairStanding:
     """How the pair of a suggestion stands, in one statement."""
-    assigning, excluding = changes.alias("assigning"), changes.alias("excluding")
     row = await tx.one_or_none(
-        select(
-            assignments.c.person_id,
+        with_standing(select().select_from(suggestions)).where(suggestions.c.suggestion_id == suggestion.suggestion_id)
+    )
+    return PairStanding(None, "", "") if row is None else make_standing(row)
+
+
+def with_standing(statement: Select[Any]) -> Select[Any]:
+    """A statement over ``suggestions`` that also tells how each pair stands; :func:`make_standing` reads it."""
+    assigning, excluding = changes.alias("assigning"), changes.alias("excluding")
+    return (
+        statement.add_columns(
+            assignments.c.person_id.label("assigned_to"),
+            assignments.c.change_id.label("assigning"),
             assigning.c.request_id.label("assigned_by"),
+            exclusions.c.change_id.label("excluding"),
             excluding.c.request_id.label("excluded_by"),
         )
-        .select_from(suggestions)
         .outerjoin(assignments, assignments.c.face_id == suggestions.c.face_id)
         .outerjoin(assigning, assigning.c.change_id == assignments.c.change_id)
         .outerjoin(
@@ -43,11 +57,12 @@ async def get_pair_standing(tx: Transaction, suggestion: Suggestion) -> PairStan
             and_(exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id),
         )
         .outerjoin(excluding, excluding.c.change_id == exclusions.c.change_id)
-        .where(suggestions.c.suggestion_id == suggestion.suggestion_id)
     )
-    if row is None:
-        return PairStanding(None, "", "")
-    return PairStanding(row.person_id, row.assigned_by or "", row.excluded_by or "")
+
+
+def make_standing(row: Row[Any]) -> PairStanding:
+    """What :func:`with_standing` found."""
+    return PairStanding(row.assigned_to, row.assigned_by or "", row.excluded_by or "", row.assigning, row.excluding)
 
 
 async def insert_review(
@@ -55,7 +70,7 @@ async def insert_review(
 ) -> None:
     """Keep an answer with the evidence it was given on; ``answer`` is ACCEPT or REJECT.
 
-    The review takes the id of the change it made, so that :func:`find_change` leads from one to the other.
+    The review takes the id of the change it made, as those that were given before many could share a change did.
     """
     await tx.execute(
         insert(reviews),
@@ -79,7 +94,7 @@ async def find_change(tx: Transaction, suggestion: Suggestion) -> str:
     # By the moment of the answer first: that is what the index is on.
     found = await tx.scalar(
         select(changes.c.change_id)
-        .join(reviews, reviews.c.review_id == changes.c.change_id)
+        .join(reviews, func.coalesce(reviews.c.change_id, reviews.c.review_id) == changes.c.change_id)
         .where(
             reviews.c.library_id == suggestion.library_id,
             reviews.c.created_at >= suggestion.closed_at,

@@ -23,8 +23,6 @@ from shared.db.tables_persons import LIVING, assignments, exclusions, persons
 from shared.db.tables_suggestions import suggestions
 from shared.errors import NotFound
 
-SHOWN_PERSONS = 500
-
 
 @dataclass(frozen=True, slots=True)
 class SuggestionFilter:
@@ -37,26 +35,14 @@ class SuggestionFilter:
     min_confidence: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class PersonCounts:
-    """Suggestions of one person, by state."""
-
-    person_id: UUID
-    pending: int
-    accepted: int
-    rejected: int
-
-
 async def get_suggestion(tx: Transaction, library_id: str, suggestion_id: UUID) -> Suggestion:
     """One suggestion; raises :class:`NotFound`."""
     row = await tx.one_or_none(
-        _select_suggestions().where(
-            suggestions.c.library_id == library_id, suggestions.c.suggestion_id == suggestion_id
-        )
+        select_suggestions().where(suggestions.c.library_id == library_id, suggestions.c.suggestion_id == suggestion_id)
     )
     if row is None:
         raise NotFound("suggestion", str(suggestion_id))
-    return _suggestion(row)
+    return make_suggestion(row)
 
 
 async def lock_suggestion(tx: Transaction, library_id: str, suggestion_id: UUID, face_id: UUID) -> Suggestion:
@@ -98,11 +84,11 @@ async def list_suggestions(
     tx: Transaction, library_id: str, request: PageRequest, where: SuggestionFilter
 ) -> Page[Suggestion]:
     """Suggestions that pass the filter, surest first. Pending ones that no longer stand are left out."""
-    statement = _select_suggestions().where(
+    statement = select_suggestions().where(
         suggestions.c.library_id == library_id,
         suggestions.c.state.in_(where.states),
         suggestions.c.confidence >= where.min_confidence,
-        or_(suggestions.c.state != SuggestionState.PENDING.value, _stands()),
+        or_(suggestions.c.state != SuggestionState.PENDING.value, still_stands()),
     )
     if where.person_id is not None:
         statement = statement.where(suggestions.c.person_id == where.person_id)
@@ -113,7 +99,7 @@ async def list_suggestions(
     # Both ways down, so that the index serves the order backwards.
     order = [SortKey(suggestions.c.confidence, descending=True), SortKey(suggestions.c.suggestion_id, descending=True)]
     rows = await tx.rows(keyset(statement, request, order))
-    return make_page(rows, request, _suggestion, lambda row: [row.confidence, row.suggestion_id])
+    return make_page(rows, request, make_suggestion, lambda row: [row.confidence, row.suggestion_id])
 
 
 async def count_by_state(tx: Transaction, library_id: str) -> dict[SuggestionState, int]:
@@ -122,7 +108,7 @@ async def count_by_state(tx: Transaction, library_id: str) -> dict[SuggestionSta
         select(suggestions.c.state, func.count().label("found"))
         .where(
             suggestions.c.library_id == library_id,
-            or_(suggestions.c.state != SuggestionState.PENDING.value, _stands()),
+            or_(suggestions.c.state != SuggestionState.PENDING.value, still_stands()),
         )
         .group_by(suggestions.c.state)
     )
@@ -130,30 +116,7 @@ async def count_by_state(tx: Transaction, library_id: str) -> dict[SuggestionSta
     return {state: counts.get(state, 0) for state in SuggestionState}
 
 
-async def count_by_person(tx: Transaction, library_id: str) -> list[PersonCounts]:
-    """Persons with pending suggestions that still stand, most first."""
-
-    def counted(state: SuggestionState, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
-        return func.count().filter(suggestions.c.state == state.value, *conditions)
-
-    pending = counted(SuggestionState.PENDING, _stands()).label("pending")
-    rows = await tx.rows(
-        select(
-            suggestions.c.person_id,
-            pending,
-            counted(SuggestionState.ACCEPTED).label("accepted"),
-            counted(SuggestionState.REJECTED).label("rejected"),
-        )
-        .where(suggestions.c.library_id == library_id)
-        .group_by(suggestions.c.person_id)
-        .having(pending > 0)
-        .order_by(pending.desc(), suggestions.c.person_id)
-        .limit(SHOWN_PERSONS)
-    )
-    return [PersonCounts(row.person_id, row.pending, row.accepted, row.rejected) for row in rows]
-
-
-def _stands() -> ColumnElement[bool]:
+def still_stands() -> ColumnElement[bool]:
     """Whether a pending question can still be answered yes: the face is free, the pair not excluded, both there."""
     excluded = _exists(exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id)
     face_there = _exists(faces.c.face_id == suggestions.c.face_id, faces.c.state == "ACTIVE")
@@ -169,7 +132,8 @@ def _exists(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(*conditions).correlate(suggestions)
 
 
-def _select_suggestions() -> Select[Any]:
+def select_suggestions() -> Select[Any]:
+    """Suggestions with the cluster their face is in."""
     return (
         select(suggestions, cluster_members.c.cluster_id)
         .select_from(suggestions)
@@ -181,7 +145,8 @@ def _select_suggestions() -> Select[Any]:
     )
 
 
-def _suggestion(row: Row[Any]) -> Suggestion:
+def make_suggestion(row: Row[Any]) -> Suggestion:
+    """What :func:`select_suggestions` found."""
     return Suggestion(
         suggestion_id=row.suggestion_id,
         library_id=row.library_id,

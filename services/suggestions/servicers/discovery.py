@@ -9,10 +9,16 @@ import grpc
 from kith.suggestions.v1 import discovery_pb2 as pb
 from kith.suggestions.v1 import discovery_pb2_grpc
 from services.suggestions.convert import from_method, read_confidence
+from services.suggestions.convert_calibration import to_calibration
+from services.suggestions.domain.calibrating import report_calibration
+from services.suggestions.domain.completeness import estimate_completeness
 from services.suggestions.domain.discovering import FindMore, start_find_more
+from services.suggestions.domain.expiring import start_expire, start_purge
 from services.suggestions.domain.model import SuggestionMethod, SuggestionsDeps
+from services.suggestions.domain.ports import FaceCensus
+from services.suggestions.domain.propagating import PropagateLabel, start_propagate
 from shared.caller import Caller
-from shared.db.engine import Transaction
+from shared.db.engine import Database, Transaction
 from shared.errors import InvalidRequest
 from shared.ids import parse_library_id, parse_uuid
 from shared.jobs.convert import to_job
@@ -22,6 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_PERSONS = 500
 MAX_PER_PERSON = 1000
+MAX_FACES = 100
 # What one search by centroid can find.
 MAX_BY_CENTROID = 500
 
@@ -29,9 +36,11 @@ MAX_BY_CENTROID = 500
 class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
     """Finds faces to ask about."""
 
-    def __init__(self, mutations: Mutations, deps: SuggestionsDeps) -> None:
+    def __init__(self, database: Database, mutations: Mutations, deps: SuggestionsDeps, faces: FaceCensus) -> None:
+        self._database = database
         self._mutations = mutations
         self._deps = deps
+        self._faces = faces
 
     async def FindMoreSuggestions(
         self, request: pb.FindMoreSuggestionsRequest, context: Context
@@ -59,3 +68,60 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
             return pb.FindMoreSuggestionsResponse(job=to_job(job, self._deps.clock.now()))
 
         return await self._mutations.run(request, pb.FindMoreSuggestionsResponse, work)
+
+    async def PropagateLabel(self, request: pb.PropagateLabelRequest, context: Context) -> pb.PropagateLabelResponse:
+        if not 1 <= len(request.face_ids) <= MAX_FACES:
+            raise InvalidRequest(f"face_ids must have 1..{MAX_FACES} entries", field="face_ids")
+        face_ids = [parse_uuid(face_id, f"face_ids[{at}]") for at, face_id in enumerate(request.face_ids)]
+        command = PropagateLabel(
+            library_id=parse_library_id(request.library_id),
+            person_id=parse_uuid(request.person_id, "person_id"),
+            face_ids=list(dict.fromkeys(face_ids)),
+        )
+
+        async def work(tx: Transaction, caller: Caller) -> pb.PropagateLabelResponse:
+            job = await start_propagate(tx, self._deps, command, caller)
+            return pb.PropagateLabelResponse(job=to_job(job, self._deps.clock.now()))
+
+        return await self._mutations.run(request, pb.PropagateLabelResponse, work)
+
+    async def ExpireSuggestions(
+        self, request: pb.ExpireSuggestionsRequest, context: Context
+    ) -> pb.ExpireSuggestionsResponse:
+        library_id = parse_library_id(request.library_id)
+
+        async def work(tx: Transaction, caller: Caller) -> pb.ExpireSuggestionsResponse:
+            job = await start_expire(tx, self._deps, library_id, caller)
+            return pb.ExpireSuggestionsResponse(job=to_job(job, self._deps.clock.now()))
+
+        return await self._mutations.run(request, pb.ExpireSuggestionsResponse, work)
+
+    async def PurgeOrphanedSuggestions(
+        self, request: pb.PurgeOrphanedSuggestionsRequest, context: Context
+    ) -> pb.PurgeOrphanedSuggestionsResponse:
+        library_id = parse_library_id(request.library_id)
+
+        async def work(tx: Transaction, caller: Caller) -> pb.PurgeOrphanedSuggestionsResponse:
+            job = await start_purge(tx, self._deps, library_id, caller)
+            return pb.PurgeOrphanedSuggestionsResponse(job=to_job(job, self._deps.clock.now()))
+
+        return await self._mutations.run(request, pb.PurgeOrphanedSuggestionsResponse, work)
+
+    async def EstimateCompleteness(
+        self, request: pb.EstimateCompletenessRequest, context: Context
+    ) -> pb.EstimateCompletenessResponse:
+        library_id = parse_library_id(request.library_id)
+        person_id = parse_uuid(request.person_id, "person_id")
+        found = await estimate_completeness(self._database, self._deps, self._faces, library_id, person_id)
+        return pb.EstimateCompletenessResponse(
+            assigned=found.assigned,
+            missing=found.estimate.missing,
+            missing_low=found.estimate.low,
+            missing_high=found.estimate.high,
+            candidates=found.candidates,
+            extrapolated=found.estimate.extrapolated,
+        )
+
+    async def GetCalibration(self, request: pb.GetCalibrationRequest, context: Context) -> pb.GetCalibrationResponse:
+        report = await report_calibration(self._database, parse_library_id(request.library_id))
+        return pb.GetCalibrationResponse() if report is None else to_calibration(report)

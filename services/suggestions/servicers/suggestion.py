@@ -8,9 +8,11 @@ import grpc
 
 from kith.suggestions.v1 import suggestions_pb2 as pb
 from kith.suggestions.v1 import suggestions_pb2_grpc
-from services.suggestions.convert import from_states, read_confidence, to_person_stats, to_suggestion
-from services.suggestions.domain.model import SuggestionsDeps, SuggestionState
-from services.suggestions.domain.ports import Assignments
+from services.suggestions.convert import from_states, read_confidence, to_candidate, to_suggestion
+from services.suggestions.domain.explaining import explain_suggestion
+from services.suggestions.domain.matching import match_face
+from services.suggestions.domain.model import SuggestionsDeps
+from services.suggestions.domain.ports import Assignments, PersonSearch
 from services.suggestions.domain.reviewing import (
     AnswerBegun,
     AnswerSuggestion,
@@ -21,28 +23,39 @@ from services.suggestions.domain.reviewing import (
 )
 from services.suggestions.repository.suggestions import (
     SuggestionFilter,
-    count_by_person,
-    count_by_state,
     get_suggestion,
     list_suggestions,
 )
+from services.suggestions.servicers.review import get_suggestion_stats, lease_review_queue, review_suggestions
 from shared.caller import Caller
 from shared.db.engine import Database, Transaction
 from shared.db.pagination import read_page_request
+from shared.errors import InvalidRequest
 from shared.ids import parse_cluster_id, parse_library_id, parse_uuid
 from shared.rpc.mutation import Mutations
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+USUAL_CANDIDATES = 5
+MAX_CANDIDATES = 50
+
 
 class SuggestionServicer(suggestions_pb2_grpc.SuggestionServiceServicer):
     """Questions to people, and their answers."""
 
-    def __init__(self, database: Database, mutations: Mutations, deps: SuggestionsDeps, persons: Assignments) -> None:
+    def __init__(
+        self,
+        database: Database,
+        mutations: Mutations,
+        deps: SuggestionsDeps,
+        persons: Assignments,
+        people: PersonSearch,
+    ) -> None:
         self._database = database
         self._mutations = mutations
         self._deps = deps
         self._persons = persons
+        self._people = people
 
     async def GetSuggestion(self, request: pb.GetSuggestionRequest, context: Context) -> pb.GetSuggestionResponse:
         library_id = parse_library_id(request.library_id)
@@ -72,17 +85,24 @@ class SuggestionServicer(suggestions_pb2_grpc.SuggestionServiceServicer):
     async def GetSuggestionStats(
         self, request: pb.GetSuggestionStatsRequest, context: Context
     ) -> pb.GetSuggestionStatsResponse:
+        return await get_suggestion_stats(self._database, self._deps, request)
+
+    async def MatchFace(self, request: pb.MatchFaceRequest, context: Context) -> pb.MatchFaceResponse:
         library_id = parse_library_id(request.library_id)
-        async with self._database.snapshot() as tx:
-            states = await count_by_state(tx, library_id)
-            persons = await count_by_person(tx, library_id)
-        return pb.GetSuggestionStatsResponse(
-            pending=states[SuggestionState.PENDING],
-            accepted=states[SuggestionState.ACCEPTED],
-            rejected=states[SuggestionState.REJECTED],
-            expired=states[SuggestionState.EXPIRED],
-            persons=[to_person_stats(counts) for counts in persons],
-        )
+        face_id = parse_uuid(request.face_id, "face_id")
+        if not 0 <= request.limit <= MAX_CANDIDATES:
+            raise InvalidRequest(f"limit must be 0..{MAX_CANDIDATES}", field="limit")
+        limit = request.limit or USUAL_CANDIDATES
+        found = await match_face(self._database, self._deps, self._people, library_id, face_id, limit)
+        return pb.MatchFaceResponse(candidates=[to_candidate(match) for match in found])
+
+    async def ExplainSuggestion(
+        self, request: pb.ExplainSuggestionRequest, context: Context
+    ) -> pb.ExplainSuggestionResponse:
+        library_id = parse_library_id(request.library_id)
+        suggestion_id = parse_uuid(request.suggestion_id, "suggestion_id")
+        found = await explain_suggestion(self._database, self._deps, self._people, library_id, suggestion_id)
+        return pb.ExplainSuggestionResponse(suggestion=to_suggestion(found.suggestion), today=to_candidate(found.today))
 
     async def AcceptSuggestion(
         self, request: pb.AcceptSuggestionRequest, context: Context
@@ -111,6 +131,16 @@ class SuggestionServicer(suggestions_pb2_grpc.SuggestionServiceServicer):
             return pb.RejectSuggestionResponse(suggestion=to_suggestion(made.suggestion), change_id=made.change_id)
 
         return await self._mutations.run_after(request, pb.RejectSuggestionResponse, first, work)
+
+    async def BatchReviewSuggestions(
+        self, request: pb.BatchReviewSuggestionsRequest, context: Context
+    ) -> pb.BatchReviewSuggestionsResponse:
+        return await review_suggestions(self._database, self._mutations, self._deps, self._persons, request)
+
+    async def LeaseReviewQueue(
+        self, request: pb.LeaseReviewQueueRequest, context: Context
+    ) -> pb.LeaseReviewQueueResponse:
+        return await lease_review_queue(self._mutations, self._deps, request)
 
 
 def _read_answer(request: pb.AcceptSuggestionRequest | pb.RejectSuggestionRequest) -> AnswerSuggestion:

@@ -12,7 +12,7 @@ from services.clustering.domain.recognising import Recognised, RecognitionRules,
 from services.clustering.grouping.request import GroupingCancelled
 from shared.faces.embeddings import Vectors, normalise
 from shared.faces.eras import Era, PartialDate, find_era
-from shared.faces.matching import match_persons, stack_references
+from shared.faces.matching import explain_match, score_persons, stack_references
 from tests.unit.clustering.recognition import RULES, make_bounds, make_known, make_person, make_table
 
 LEAVE, ASK, ASSIGN = Verdict.LEAVE, Verdict.ASK, Verdict.ASSIGN
@@ -41,15 +41,18 @@ def test_the_answer_is_that_of_the_matching_everybody_shares() -> None:
         )
     groups = sorted(filter(lambda group: len(group[0]), groups), key=lambda group: -sum(map(len, group)))
     candidates = made.vectors[rest]
-    wanted = match_persons(candidates, stack_references(groups, 512), RULES.floor)
+    references = stack_references(groups, 512)
+    table = score_persons(candidates, references, RULES.floor)
     known = make_known(groups)
     found = recognise_faces(known, make_table(candidates), make_bounds(len(candidates)), RULES)
-    assert (found.people >= 0).tolist() == [match is not None for match in wanted]
-    assert sum(match is not None for match in wanted) > 100
-    for row, match in enumerate(wanted):
-        if match is None:
+    reached = table.scores.max(axis=1) >= RULES.floor
+    assert (found.people >= 0).tolist() == reached.tolist()
+    assert reached.sum() > 100
+    for row, best in enumerate(table.scores.argmax(axis=1).tolist()):
+        if not reached[row]:
             assert found.verdicts[row] == LEAVE
             continue
+        match = explain_match(candidates, references, table, row, best, RULES.floor)
         assert (found.people[row], found.support[row]) == (match.person, match.support)
         assert found.scores[row] == pytest.approx(match.score, abs=1e-6)
         assert found.margins[row] == pytest.approx(match.margin, abs=1e-6)

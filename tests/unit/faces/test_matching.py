@@ -7,9 +7,9 @@ import pytest
 
 from shared.faces.embeddings import normalise
 from shared.faces.matching import (
+    Match,
     References,
-    match_one_person,
-    match_persons,
+    explain_match,
     measure_margins,
     score_persons,
     stack_references,
@@ -19,6 +19,11 @@ from shared.faces.matching import (
 def at_angle(degrees: float) -> np.ndarray:
     radians = np.deg2rad(degrees)
     return np.array([np.cos(radians), np.sin(radians)], dtype=np.float32)
+
+
+def explain(vector: np.ndarray, references: References, person: int, floor: float) -> Match:
+    table = score_persons(vector[None], references, floor)
+    return explain_match(vector[None], references, table, 0, person, floor)
 
 
 @pytest.fixture
@@ -36,8 +41,7 @@ def references() -> References:
 
 
 def test_score_margin_support_and_evidence(references: References) -> None:
-    (match,) = match_persons(at_angle(15)[None], references, floor=0.95)
-    assert match is not None
+    match = explain(at_angle(15), references, 0, floor=0.95)
     assert (match.person, match.support, match.runner_up) == (0, 2, 1)
     assert match.score == pytest.approx(np.cos(np.deg2rad(5)), abs=1e-6)
     assert match.margin == pytest.approx(np.cos(np.deg2rad(5)) - np.cos(np.deg2rad(45)), abs=1e-6)
@@ -46,31 +50,28 @@ def test_score_margin_support_and_evidence(references: References) -> None:
 
 
 def test_a_centroid_scores_but_is_no_support_and_no_exemplar(references: References) -> None:
-    (match,) = match_persons(at_angle(10)[None], references, floor=0.99)
-    assert match is not None
+    match = explain(at_angle(10), references, 0, floor=0.99)
     assert match.score == pytest.approx(1.0)
     assert match.support == 0
     assert match.exemplars == ()
 
 
-def test_below_the_floor_there_is_no_match(references: References) -> None:
-    assert match_persons(at_angle(200)[None], references, floor=0.5) == (None,)
+def test_below_the_floor_there_are_no_exemplars(references: References) -> None:
+    match = explain(at_angle(200), references, 0, floor=0.5)
+    assert (match.support, match.exemplars) == (0, ())
+    assert match.score < 0.5
 
 
-def test_one_person_is_asked_about_best_first_with_negative_margins(references: References) -> None:
-    candidates = np.stack([at_angle(30), at_angle(2), at_angle(48)])
-    matches = match_one_person(candidates, references, 0, floor=0.8)
-    assert [m.candidate for m in matches] == [1, 0, 2]
-    assert matches[0].margin > 0 > matches[2].margin
+def test_the_margin_is_negative_where_somebody_else_is_more_alike(references: References) -> None:
+    assert explain(at_angle(2), references, 0, floor=0.8).margin > 0
+    assert explain(at_angle(48), references, 0, floor=0.8).margin < 0
 
 
 def test_without_another_person_the_margin_is_the_score() -> None:
     alone = stack_references([(at_angle(0)[None], np.empty((0, 2), dtype=np.float32))], 2)
-    (match,) = match_persons(at_angle(60)[None], alone, floor=0.3)
-    assert match is not None
+    match = explain(at_angle(60), alone, 0, floor=0.3)
     assert match.runner_up is None
     assert match.margin == pytest.approx(match.score)
-    assert match_persons(at_angle(60)[None], stack_references([], 2), floor=0.3) == (None,)
 
 
 def test_blocks_equal_brute_force() -> None:
@@ -88,10 +89,9 @@ def test_blocks_equal_brute_force() -> None:
             table.support[:, person], (cosines[:, own & references.exemplars] >= 0.4).sum(axis=1)
         )
     margins = measure_margins(table)
-    for row, match in enumerate(match_persons(candidates, references, floor=-1.0)):
-        assert match is not None
-        assert margins[row, match.person] == pytest.approx(match.margin, abs=1e-6)
-        assert match.margin >= 0
+    for row, person in np.ndindex(table.scores.shape):
+        match = explain_match(candidates, references, table, row, person, floor=-1.0)
+        assert margins[row, person] == pytest.approx(match.margin, abs=1e-6)
 
 
 def test_references_that_do_not_fit_are_refused() -> None:

@@ -91,6 +91,35 @@ def upgrade() -> None:
         sa.Column("algorithm", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("library_id", name="pk_centroid_formulas"),
     )
+    op.add_column("suggestions", sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_index(
+        "ix_reviews_model", "reviews", ["library_id", sa.text("(evidence ->> 'model_version')"), "created_at"]
+    )
+    op.add_column("reviews", sa.Column("change_id", sa.UUID(), nullable=True))
+    op.create_table(
+        "review_leases",
+        sa.Column("suggestion_id", sa.UUID(), nullable=False),
+        sa.Column("library_id", sa.Text(), nullable=False),
+        sa.Column("reviewer", sa.Text(), nullable=False),
+        sa.Column("leased_until", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["suggestion_id"],
+            ["suggestions.suggestion_id"],
+            name="fk_review_leases_suggestion_id",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("suggestion_id", name="pk_review_leases"),
+    )
+    op.create_table(
+        "calibrations",
+        sa.Column("library_id", sa.Text(), nullable=False),
+        sa.Column("model_version", sa.Text(), nullable=False),
+        sa.Column("parameters", json, nullable=False),
+        sa.Column("answers", sa.Integer(), nullable=False),
+        sa.Column("answered_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("fitted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("library_id", "model_version", name="pk_calibrations"),
+    )
     for name, (event, transition, touched) in TRIGGERS.items():
         function = f"queue_centroids_{name}"
         op.execute(QUEUE_PEOPLE.replace("queue_centroids()", f"{function}()").replace("{touched}", touched))
@@ -103,6 +132,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("calibrations")
+    op.drop_table("review_leases")
+    op.drop_column("reviews", "change_id")
+    op.drop_index("ix_reviews_model", "reviews")
+    op.drop_column("suggestions", "asked_at")
     op.execute("DROP TRIGGER queue_centroids_person ON persons")
     op.execute("DROP FUNCTION queue_centroids_person()")
     op.drop_table("centroid_formulas")

@@ -302,11 +302,17 @@ class EstimateCompletenessResponse(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     MISSING_LOW_FIELD_NUMBER: _builtins.int
     MISSING_HIGH_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    EXTRAPOLATED_FIELD_NUMBER: _builtins.int
     assigned: _builtins.int
     missing: _builtins.float
     """Expected number still unassigned, with a 90 % interval."""
     missing_low: _builtins.float
     missing_high: _builtins.float
+    candidates: _builtins.int
+    """Unassigned faces that may be the person's and no one else's more."""
+    extrapolated: _builtins.bool
+    """There are more of them than are looked at; the rest is extrapolated, and the interval wider."""
     def __init__(
         self,
         *,
@@ -314,10 +320,12 @@ class EstimateCompletenessResponse(_message.Message):
         missing: _builtins.float = ...,
         missing_low: _builtins.float = ...,
         missing_high: _builtins.float = ...,
+        candidates: _builtins.int = ...,
+        extrapolated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "missing", b"missing", "missing_high", b"missing_high", "missing_low", b"missing_low"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "candidates", b"candidates", "extrapolated", b"extrapolated", "missing", b"missing", "missing_high", b"missing_high", "missing_low", b"missing_low"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -352,11 +360,13 @@ class CalibrationBin(_message.Message):
     CONFIDENCE_HIGH_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
     ACCEPTED_SHARE_FIELD_NUMBER: _builtins.int
+    MEAN_CONFIDENCE_FIELD_NUMBER: _builtins.int
     confidence_low: _builtins.float
     confidence_high: _builtins.float
     answers: _builtins.int
     accepted_share: _builtins.float
     """Share of them that were yes."""
+    mean_confidence: _builtins.float
     def __init__(
         self,
         *,
@@ -364,14 +374,90 @@ class CalibrationBin(_message.Message):
         confidence_high: _builtins.float = ...,
         answers: _builtins.int = ...,
         accepted_share: _builtins.float = ...,
+        mean_confidence: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_share", b"accepted_share", "answers", b"answers", "confidence_high", b"confidence_high", "confidence_low", b"confidence_low"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_share", b"accepted_share", "answers", b"answers", "confidence_high", b"confidence_high", "confidence_low", b"confidence_low", "mean_confidence", b"mean_confidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CalibrationBin: _TypeAlias = CalibrationBin  # noqa: Y015
+
+@_typing.final
+class Reliability(_message.Message):
+    """Confidences held against answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    BRIER_FIELD_NUMBER: _builtins.int
+    BINS_FIELD_NUMBER: _builtins.int
+    answers: _builtins.int
+    error: _builtins.float
+    """Expected calibration error: how far the bins' shares of yes are from their mean confidences, averaged over the answers."""
+    brier: _builtins.float
+    """Mean squared difference of confidence and answer."""
+    @_builtins.property
+    def bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationBin]:
+        """Ten of equal width, empty ones too."""
+
+    def __init__(
+        self,
+        *,
+        answers: _builtins.int = ...,
+        error: _builtins.float = ...,
+        brier: _builtins.float = ...,
+        bins: _abc.Iterable[Global___CalibrationBin] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "bins", b"bins", "brier", b"brier", "error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reliability: _TypeAlias = Reliability  # noqa: Y015
+
+@_typing.final
+class PrecisionCost(_message.Message):
+    """What insisting on a precision costs among the answered questions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_PRECISION_FIELD_NUMBER: _builtins.int
+    LEAST_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    target_precision: _builtins.float
+    """0.5, 0.8, 0.9, 0.95, 0.99 or 0.995."""
+    least_confidence: _builtins.float
+    """The lowest from which on so many of the answers were yes; unset if there is none."""
+    answers: _builtins.int
+    """Answers at or above it: few of them prove little."""
+    precision: _builtins.float
+    """Share of those that were yes."""
+    recall: _builtins.float
+    """Share of all yes answers that are among them."""
+    def __init__(
+        self,
+        *,
+        target_precision: _builtins.float = ...,
+        least_confidence: _builtins.float | None = ...,
+        answers: _builtins.int = ...,
+        precision: _builtins.float = ...,
+        recall: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_least_confidence", b"_least_confidence", "least_confidence", b"least_confidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_least_confidence", b"_least_confidence", "answers", b"answers", "least_confidence", b"least_confidence", "precision", b"precision", "recall", b"recall", "target_precision", b"target_precision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__least_confidence: _TypeAlias = _typing.Literal["least_confidence"]  # noqa: Y015
+    _WhichOneofArgType__least_confidence: _TypeAlias = _typing.Literal["_least_confidence", b"_least_confidence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__least_confidence) -> _WhichOneofReturnType__least_confidence | None: ...
+
+Global___PrecisionCost: _TypeAlias = PrecisionCost  # noqa: Y015
 
 @_typing.final
 class GetCalibrationResponse(_message.Message):
@@ -382,15 +468,38 @@ class GetCalibrationResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     BINS_FIELD_NUMBER: _builtins.int
     FIT_TIME_FIELD_NUMBER: _builtins.int
+    BRIER_FIELD_NUMBER: _builtins.int
+    REVIEWED_FIELD_NUMBER: _builtins.int
+    CROSS_VALIDATED_FIELD_NUMBER: _builtins.int
+    PRECISION_COSTS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
+    """Empty where nothing has been detected yet."""
     answers: _builtins.int
     """Answers it was fitted on; 0 = the pack's prior."""
     error: _builtins.float
-    """Expected calibration error."""
+    """Expected calibration error of the confidences the questions were asked with, by whatever was known then."""
+    brier: _builtins.float
+    """Brier score of the confidences the questions were asked with."""
+    reviewed: _builtins.int
+    """Answers in the bins."""
     @_builtins.property
-    def bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationBin]: ...
+    def bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationBin]:
+        """Of the same."""
+
     @_builtins.property
-    def fit_time(self) -> _timestamp_pb2.Timestamp: ...
+    def fit_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset as long as it is the pack's prior."""
+
+    @_builtins.property
+    def cross_validated(self) -> Global___Reliability:
+        """What to expect of the calibration as it is now: the answers against calibrations fitted on others (five folds). Without
+        questions about second faces of a person in one photo, whose answer no likeness foretells.
+        """
+
+    @_builtins.property
+    def precision_costs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrecisionCost]:
+        """By the same, lowest target first."""
+
     def __init__(
         self,
         *,
@@ -399,10 +508,14 @@ class GetCalibrationResponse(_message.Message):
         error: _builtins.float = ...,
         bins: _abc.Iterable[Global___CalibrationBin] | None = ...,
         fit_time: _timestamp_pb2.Timestamp | None = ...,
+        brier: _builtins.float = ...,
+        reviewed: _builtins.int = ...,
+        cross_validated: Global___Reliability | None = ...,
+        precision_costs: _abc.Iterable[Global___PrecisionCost] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fit_time", b"fit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cross_validated", b"cross_validated", "fit_time", b"fit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "bins", b"bins", "error", b"error", "fit_time", b"fit_time", "model_version", b"model_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "bins", b"bins", "brier", b"brier", "cross_validated", b"cross_validated", "error", b"error", "fit_time", b"fit_time", "model_version", b"model_version", "precision_costs", b"precision_costs", "reviewed", b"reviewed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,7 +85,7 @@ class DiscoveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PropagateLabel(self, request, context):
-        """Asks about the faces most like one or many given prototypes, as a job. Job result: {candidates, created}.
+        """Asks about the faces most like some given ones of a person, prototypes or not, as a job. Job result: {candidates, created}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,28 +99,31 @@ class DiscoveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExpireSuggestions(self, request, context):
-        """Expires questions that no longer stand, as a job. Job result: {expired}.
+        """Expires questions that no longer stand, as a job: the face has a person or was put aside, the pair is excluded, the person
+        is gone, or it was asked too long ago (KITH_SUGGESTIONS_MAX_AGE_DAYS). Answered ones stay as they are. Job result: {expired}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PurgeOrphanedSuggestions(self, request, context):
-        """Removes suggestions whose face or person is gone, as a job. Job result: {purged}.
+        """Removes suggestions whose face or person is gone, and those that expired long ago (KITH_SUGGESTIONS_KEEP_EXPIRED_DAYS)
+        unanswered, as a job. Answers, and questions whose person may come back, are kept. Job result: {purged}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EstimateCompleteness(self, request, context):
-        """How many faces of a person are still to be found.
+        """How many faces of a person are still to be found, by what is known now; nothing is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCalibration(self, request, context):
-        """How reliable the confidences have been.
+        """How reliable the confidences have been, by the last 20,000 answers. Only pairs that were asked about are answered: it says
+        nothing of those that were thought too unlikely to ask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

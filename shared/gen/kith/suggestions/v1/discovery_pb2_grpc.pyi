@@ -20,17 +20,23 @@ class DiscoveryServiceStub:
     again. Job result: {persons, candidates, created, kept}.
     """
     PropagateLabel: _aio.UnaryUnaryMultiCallable[_discovery_pb2.PropagateLabelRequest, _discovery_pb2.PropagateLabelResponse]
-    """Asks about the faces most like one or many given prototypes, as a job. Job result: {candidates, created}."""
+    """Asks about the faces most like some given ones of a person, prototypes or not, as a job. Job result: {candidates, created}."""
     AssignKnownFaces: _aio.UnaryUnaryMultiCallable[_discovery_pb2.AssignKnownFacesRequest, _discovery_pb2.AssignKnownFacesResponse]
     """Assigns the faces that match surely enough for the target precision, as a job. Job result: {assigned, suggested}."""
     ExpireSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.ExpireSuggestionsRequest, _discovery_pb2.ExpireSuggestionsResponse]
-    """Expires questions that no longer stand, as a job. Job result: {expired}."""
+    """Expires questions that no longer stand, as a job: the face has a person or was put aside, the pair is excluded, the person
+    is gone, or it was asked too long ago (KITH_SUGGESTIONS_MAX_AGE_DAYS). Answered ones stay as they are. Job result: {expired}.
+    """
     PurgeOrphanedSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.PurgeOrphanedSuggestionsRequest, _discovery_pb2.PurgeOrphanedSuggestionsResponse]
-    """Removes suggestions whose face or person is gone, as a job. Job result: {purged}."""
+    """Removes suggestions whose face or person is gone, and those that expired long ago (KITH_SUGGESTIONS_KEEP_EXPIRED_DAYS)
+    unanswered, as a job. Answers, and questions whose person may come back, are kept. Job result: {purged}.
+    """
     EstimateCompleteness: _aio.UnaryUnaryMultiCallable[_discovery_pb2.EstimateCompletenessRequest, _discovery_pb2.EstimateCompletenessResponse]
-    """How many faces of a person are still to be found."""
+    """How many faces of a person are still to be found, by what is known now; nothing is stored."""
     GetCalibration: _aio.UnaryUnaryMultiCallable[_discovery_pb2.GetCalibrationRequest, _discovery_pb2.GetCalibrationResponse]
-    """How reliable the confidences have been."""
+    """How reliable the confidences have been, by the last 20,000 answers. Only pairs that were asked about are answered: it says
+    nothing of those that were thought too unlikely to ask.
+    """
 
 class DiscoveryServiceServicer:
     """Finds faces to ask about, and says how sure the answers have been."""
@@ -49,7 +55,7 @@ class DiscoveryServiceServicer:
         request: _discovery_pb2.PropagateLabelRequest,
         context: _aio.ServicerContext[_discovery_pb2.PropagateLabelRequest, _abc.Awaitable[_discovery_pb2.PropagateLabelResponse]],
     ) -> _abc.Awaitable[_discovery_pb2.PropagateLabelResponse]:
-        """Asks about the faces most like one or many given prototypes, as a job. Job result: {candidates, created}."""
+        """Asks about the faces most like some given ones of a person, prototypes or not, as a job. Job result: {candidates, created}."""
 
     def AssignKnownFaces(
         self,
@@ -63,27 +69,33 @@ class DiscoveryServiceServicer:
         request: _discovery_pb2.ExpireSuggestionsRequest,
         context: _aio.ServicerContext[_discovery_pb2.ExpireSuggestionsRequest, _abc.Awaitable[_discovery_pb2.ExpireSuggestionsResponse]],
     ) -> _abc.Awaitable[_discovery_pb2.ExpireSuggestionsResponse]:
-        """Expires questions that no longer stand, as a job. Job result: {expired}."""
+        """Expires questions that no longer stand, as a job: the face has a person or was put aside, the pair is excluded, the person
+        is gone, or it was asked too long ago (KITH_SUGGESTIONS_MAX_AGE_DAYS). Answered ones stay as they are. Job result: {expired}.
+        """
 
     def PurgeOrphanedSuggestions(
         self,
         request: _discovery_pb2.PurgeOrphanedSuggestionsRequest,
         context: _aio.ServicerContext[_discovery_pb2.PurgeOrphanedSuggestionsRequest, _abc.Awaitable[_discovery_pb2.PurgeOrphanedSuggestionsResponse]],
     ) -> _abc.Awaitable[_discovery_pb2.PurgeOrphanedSuggestionsResponse]:
-        """Removes suggestions whose face or person is gone, as a job. Job result: {purged}."""
+        """Removes suggestions whose face or person is gone, and those that expired long ago (KITH_SUGGESTIONS_KEEP_EXPIRED_DAYS)
+        unanswered, as a job. Answers, and questions whose person may come back, are kept. Job result: {purged}.
+        """
 
     def EstimateCompleteness(
         self,
         request: _discovery_pb2.EstimateCompletenessRequest,
         context: _aio.ServicerContext[_discovery_pb2.EstimateCompletenessRequest, _abc.Awaitable[_discovery_pb2.EstimateCompletenessResponse]],
     ) -> _abc.Awaitable[_discovery_pb2.EstimateCompletenessResponse]:
-        """How many faces of a person are still to be found."""
+        """How many faces of a person are still to be found, by what is known now; nothing is stored."""
 
     def GetCalibration(
         self,
         request: _discovery_pb2.GetCalibrationRequest,
         context: _aio.ServicerContext[_discovery_pb2.GetCalibrationRequest, _abc.Awaitable[_discovery_pb2.GetCalibrationResponse]],
     ) -> _abc.Awaitable[_discovery_pb2.GetCalibrationResponse]:
-        """How reliable the confidences have been."""
+        """How reliable the confidences have been, by the last 20,000 answers. Only pairs that were asked about are answered: it says
+        nothing of those that were thought too unlikely to ask.
+        """
 
 def add_DiscoveryServiceServicer_to_server(servicer: DiscoveryServiceServicer, server: _aio.Server) -> None: ...

@@ -22,71 +22,79 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from kith.common.v1 import types_pb2 as kith_dot_common_dot_v1_dot_types__pb2
+from kith.persons.v1 import prototypes_pb2 as kith_dot_persons_dot_v1_dot_prototypes__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%kith/suggestions/v1/suggestions.proto\x12\x13kith.suggestions.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1akith/common/v1/types.proto\"\xe9\x01\n\x08\x45vidence\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x13\n\x06margin\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x1b\n\x13runner_up_person_id\x18\x03 \x01(\t\x12\x0f\n\x07support\x18\x04 \x01(\x05\x12\x35\n\texemplars\x18\x05 \x03(\x0b\x32\".kith.suggestions.v1.ExemplarMatch\x12\x0f\n\x07quality\x18\x06 \x01(\x02\x12\x16\n\tera_score\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\nsame_photo\x18\x08 \x01(\x08\x42\t\n\x07_marginB\x0c\n\n_era_score\"0\n\rExemplarMatch\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x02\"\xab\x03\n\nSuggestion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x03 \x01(\t\x12\x10\n\x08\x61sset_id\x18\x04 \x01(\t\x12\x11\n\tperson_id\x18\x05 \x01(\t\x12\x12\n\nconfidence\x18\x06 \x01(\x02\x12/\n\x08\x65vidence\x18\x07 \x01(\x0b\x32\x1d.kith.suggestions.v1.Evidence\x12\x35\n\x06method\x18\x08 \x01(\x0e\x32%.kith.suggestions.v1.SuggestionMethod\x12\x33\n\x05state\x18\t \x01(\x0e\x32$.kith.suggestions.v1.SuggestionState\x12\x12\n\ncluster_id\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breviewed_by\x18\r \x01(\t\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\"A\n\x14GetSuggestionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x15\n\rsuggestion_id\x18\x02 \x01(\t\"L\n\x15GetSuggestionResponse\x12\x33\n\nsuggestion\x18\x01 \x01(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\"\xd9\x01\n\x16ListSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x06 \x01(\t\x12\x34\n\x06states\x18\x07 \x03(\x0e\x32$.kith.suggestions.v1.SuggestionState\x12\x16\n\x0emin_confidence\x18\x08 \x01(\x02\"h\n\x17ListSuggestionsResponse\x12\x34\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x19GetSuggestionStatsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\"_\n\x15PersonSuggestionStats\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\"\x9f\x01\n\x1aGetSuggestionStatsResponse\x12\x0f\n\x07pending\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x10\n\x08rejected\x18\x03 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x04 \x01(\x03\x12;\n\x07persons\x18\x05 \x03(\x0b\x32*.kith.suggestions.v1.PersonSuggestionStats\"F\n\x10MatchFaceRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\"|\n\x0eMatchCandidate\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12/\n\x08\x65vidence\x18\x03 \x01(\x0b\x32\x1d.kith.suggestions.v1.Evidence\x12\x12\n\nblocked_by\x18\x04 \x03(\t\"L\n\x11MatchFaceResponse\x12\x37\n\ncandidates\x18\x01 \x03(\x0b\x32#.kith.suggestions.v1.MatchCandidate\"E\n\x18\x45xplainSuggestionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x15\n\rsuggestion_id\x18\x02 \x01(\t\"\x84\x01\n\x19\x45xplainSuggestionResponse\x12\x33\n\nsuggestion\x18\x01 \x01(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12\x32\n\x05today\x18\x02 \x01(\x0b\x32#.kith.suggestions.v1.MatchCandidate\"f\n\x17\x41\x63\x63\x65ptSuggestionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x15\n\rsuggestion_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"b\n\x18\x41\x63\x63\x65ptSuggestionResponse\x12\x33\n\nsuggestion\x18\x01 \x01(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12\x11\n\tchange_id\x18\x02 \x01(\t\"f\n\x17RejectSuggestionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x15\n\rsuggestion_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"b\n\x18RejectSuggestionResponse\x12\x33\n\nsuggestion\x18\x01 \x01(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12\x11\n\tchange_id\x18\x02 \x01(\t\"j\n\x10SuggestionReview\x12\x15\n\rsuggestion_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x31\n\x06\x61nswer\x18\x03 \x01(\x0e\x32!.kith.suggestions.v1.ReviewAnswer\"\x7f\n\x1d\x42\x61tchReviewSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x36\n\x07reviews\x18\x02 \x03(\x0b\x32%.kith.suggestions.v1.SuggestionReview\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x85\x01\n\x1e\x42\x61tchReviewSuggestionsResponse\x12\x34\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12-\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1b.kith.common.v1.ItemFailure\"N\n\x17LeaseReviewQueueRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x10\n\x08reviewer\x18\x03 \x01(\t\"\x81\x01\n\x18LeaseReviewQueueResponse\x12\x34\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12/\n\x0blease_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xad\x01\n\x0fSuggestionState\x12 \n\x1cSUGGESTION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SUGGESTION_STATE_PENDING\x10\x01\x12\x1d\n\x19SUGGESTION_STATE_ACCEPTED\x10\x02\x12\x1d\n\x19SUGGESTION_STATE_REJECTED\x10\x03\x12\x1c\n\x18SUGGESTION_STATE_EXPIRED\x10\x04*\x9a\x01\n\x10SuggestionMethod\x12!\n\x1dSUGGESTION_METHOD_UNSPECIFIED\x10\x00\x12 \n\x1cSUGGESTION_METHOD_PROTOTYPES\x10\x01\x12\x1e\n\x1aSUGGESTION_METHOD_CENTROID\x10\x02\x12!\n\x1dSUGGESTION_METHOD_PROPAGATION\x10\x03*a\n\x0cReviewAnswer\x12\x1d\n\x19REVIEW_ANSWER_UNSPECIFIED\x10\x00\x12\x18\n\x14REVIEW_ANSWER_ACCEPT\x10\x01\x12\x18\n\x14REVIEW_ANSWER_REJECT\x10\x02\x32\x87\x08\n\x11SuggestionService\x12\x66\n\rGetSuggestion\x12).kith.suggestions.v1.GetSuggestionRequest\x1a*.kith.suggestions.v1.GetSuggestionResponse\x12l\n\x0fListSuggestions\x12+.kith.suggestions.v1.ListSuggestionsRequest\x1a,.kith.suggestions.v1.ListSuggestionsResponse\x12u\n\x12GetSuggestionStats\x12..kith.suggestions.v1.GetSuggestionStatsRequest\x1a/.kith.suggestions.v1.GetSuggestionStatsResponse\x12Z\n\tMatchFace\x12%.kith.suggestions.v1.MatchFaceRequest\x1a&.kith.suggestions.v1.MatchFaceResponse\x12r\n\x11\x45xplainSuggestion\x12-.kith.suggestions.v1.ExplainSuggestionRequest\x1a..kith.suggestions.v1.ExplainSuggestionResponse\x12o\n\x10\x41\x63\x63\x65ptSuggestion\x12,.kith.suggestions.v1.AcceptSuggestionRequest\x1a-.kith.suggestions.v1.AcceptSuggestionResponse\x12o\n\x10RejectSuggestion\x12,.kith.suggestions.v1.RejectSuggestionRequest\x1a-.kith.suggestions.v1.RejectSuggestionResponse\x12\x81\x01\n\x16\x42\x61tchReviewSuggestions\x12\x32.kith.suggestions.v1.BatchReviewSuggestionsRequest\x1a\x33.kith.suggestions.v1.BatchReviewSuggestionsResponse\x12o\n\x10LeaseReviewQueue\x12,.kith.suggestions.v1.LeaseReviewQueueRequest\x1a-.kith.suggestions.v1.LeaseReviewQueueResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%kith/suggestions/v1/suggestions.proto\x12\x13kith.suggestions.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1akith/common/v1/types.proto\x1a kith/persons/v1/prototypes.proto\"\xe9\x01\n\x08\x45vidence\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x13\n\x06margin\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x1b\n\x13runner_up_person_id\x18\x03 \x01(\t\x12\x0f\n\x07support\x18\x04 \x01(\x05\x12\x35\n\texemplars\x18\x05 \x03(\x0b\x32\".kith.suggestions.v1.ExemplarMatch\x12\x0f\n\x07quality\x18\x06 \x01(\x02\x12\x16\n\tera_score\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\nsame_photo\x18\x08 \x01(\x08\x42\t\n\x07_marginB\x0c\n\n_era_score\"\x80\x01\n\rExemplarMatch\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x02\x12 \n\x03\x65ra\x18\x03 \x01(\x0e\x32\x13.kith.common.v1.Era\x12,\n\x04role\x18\x04 \x01(\x0e\x32\x1e.kith.persons.v1.PrototypeRole\"\xab\x03\n\nSuggestion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlibrary_id\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x03 \x01(\t\x12\x10\n\x08\x61sset_id\x18\x04 \x01(\t\x12\x11\n\tperson_id\x18\x05 \x01(\t\x12\x12\n\nconfidence\x18\x06 \x01(\x02\x12/\n\x08\x65vidence\x18\x07 \x01(\x0b\x32\x1d.kith.suggestions.v1.Evidence\x12\x35\n\x06method\x18\x08 \x01(\x0e\x32%.kith.suggestions.v1.SuggestionMethod\x12\x33\n\x05state\x18\t \x01(\x0e\x32$.kith.suggestions.v1.SuggestionState\x12\x12\n\ncluster_id\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breviewed_by\x18\r \x01(\t\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\"A\n\x14GetSuggestionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x15\n\rsuggestion_id\x18\x02 \x01(\t\"L\n\x15GetSuggestionResponse\x12\x33\n\nsuggestion\x18\x01 \x01(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\"\xd9\x01\n\x16ListSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x06 \x01(\t\x12\x34\n\x06states\x18\x07 \x03(\x0e\x32$.kith.suggestions.v1.SuggestionState\x12\x16\n\x0emin_confidence\x18\x08 \x01(\x02\"h\n\x17ListSuggestionsResponse\x12\x34\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x19GetSuggestionStatsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x02 \x01(\x05\x12\x12\n\nperson_ids\x18\x03 \x03(\t\"\xa0\x01\n\x0b\x41nswerStats\x12\r\n\x05\x61sked\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x10\n\x08rejected\x18\x03 \x01(\x03\x12\x16\n\tprecision\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x38\n\x15median_time_to_answer\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\n\n_precision\"\x81\x01\n\x15MethodSuggestionStats\x12\x35\n\x06method\x18\x01 \x01(\x0e\x32%.kith.suggestions.v1.SuggestionMethod\x12\x31\n\x07\x61nswers\x18\x02 \x01(\x0b\x32 .kith.suggestions.v1.AnswerStats\"j\n\x12\x44\x61ySuggestionStats\x12!\n\x03\x64\x61y\x18\x01 \x01(\x0b\x32\x14.kith.common.v1.Date\x12\x31\n\x07\x61nswers\x18\x02 \x01(\x0b\x32 .kith.suggestions.v1.AnswerStats\"\x92\x01\n\x15PersonSuggestionStats\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\x12\x31\n\x07\x61nswers\x18\x05 \x01(\x0b\x32 .kith.suggestions.v1.AnswerStats\"\xc6\x02\n\x1aGetSuggestionStatsResponse\x12\x0f\n\x07pending\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x10\n\x08rejected\x18\x03 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x04 \x01(\x03\x12;\n\x07persons\x18\x05 \x03(\x0b\x32*.kith.suggestions.v1.PersonSuggestionStats\x12\x31\n\x07\x61nswers\x18\x06 \x01(\x0b\x32 .kith.suggestions.v1.AnswerStats\x12;\n\x07methods\x18\x07 \x03(\x0b\x32*.kith.suggestions.v1.MethodSuggestionStats\x12\x35\n\x04\x64\x61ys\x18\x08 \x03(\x0b\x32\'.kith.suggestions.v1.DaySuggestionStats\"F\n\x10MatchFaceRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65_id\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\"|\n\x0eMatchCandidate\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12/\n\x08\x65vidence\x18\x03 \x01(\x0b\x32\x1d.kith.suggestions.v1.Evidence\x12\x12\n\nblocked_by\x18\x04 \x03(\t\"L\n\x11MatchFaceResponse\x12\x37\n\ncandidates\x18\x01 \x03(\x0b\x32#.kith.suggestions.v1.MatchCandidate\"E\n\x18\x45xplainSuggestionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x15\n\rsuggestion_id\x18\x02 \x01(\t\"\x84\x01\n\x19\x45xplainSuggestionResponse\x12\x33\n\nsuggestion\x18\x01 \x01(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12\x32\n\x05today\x18\x02 \x01(\x0b\x32#.kith.suggestions.v1.MatchCandidate\"f\n\x17\x41\x63\x63\x65ptSuggestionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x15\n\rsuggestion_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"b\n\x18\x41\x63\x63\x65ptSuggestionResponse\x12\x33\n\nsuggestion\x18\x01 \x01(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12\x11\n\tchange_id\x18\x02 \x01(\t\"f\n\x17RejectSuggestionRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x15\n\rsuggestion_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"b\n\x18RejectSuggestionResponse\x12\x33\n\nsuggestion\x18\x01 \x01(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12\x11\n\tchange_id\x18\x02 \x01(\t\"j\n\x10SuggestionReview\x12\x15\n\rsuggestion_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x31\n\x06\x61nswer\x18\x03 \x01(\x0e\x32!.kith.suggestions.v1.ReviewAnswer\"\x7f\n\x1d\x42\x61tchReviewSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x36\n\x07reviews\x18\x02 \x03(\x0b\x32%.kith.suggestions.v1.SuggestionReview\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x99\x01\n\x1e\x42\x61tchReviewSuggestionsResponse\x12\x34\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12-\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1b.kith.common.v1.ItemFailure\x12\x12\n\nchange_ids\x18\x03 \x03(\t\"N\n\x17LeaseReviewQueueRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x10\n\x08reviewer\x18\x03 \x01(\t\"\x98\x01\n\x18LeaseReviewQueueResponse\x12\x34\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x1f.kith.suggestions.v1.Suggestion\x12/\n\x0blease_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfaces_settled\x18\x03 \x03(\x05*\xad\x01\n\x0fSuggestionState\x12 \n\x1cSUGGESTION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SUGGESTION_STATE_PENDING\x10\x01\x12\x1d\n\x19SUGGESTION_STATE_ACCEPTED\x10\x02\x12\x1d\n\x19SUGGESTION_STATE_REJECTED\x10\x03\x12\x1c\n\x18SUGGESTION_STATE_EXPIRED\x10\x04*\x9a\x01\n\x10SuggestionMethod\x12!\n\x1dSUGGESTION_METHOD_UNSPECIFIED\x10\x00\x12 \n\x1cSUGGESTION_METHOD_PROTOTYPES\x10\x01\x12\x1e\n\x1aSUGGESTION_METHOD_CENTROID\x10\x02\x12!\n\x1dSUGGESTION_METHOD_PROPAGATION\x10\x03*a\n\x0cReviewAnswer\x12\x1d\n\x19REVIEW_ANSWER_UNSPECIFIED\x10\x00\x12\x18\n\x14REVIEW_ANSWER_ACCEPT\x10\x01\x12\x18\n\x14REVIEW_ANSWER_REJECT\x10\x02\x32\x87\x08\n\x11SuggestionService\x12\x66\n\rGetSuggestion\x12).kith.suggestions.v1.GetSuggestionRequest\x1a*.kith.suggestions.v1.GetSuggestionResponse\x12l\n\x0fListSuggestions\x12+.kith.suggestions.v1.ListSuggestionsRequest\x1a,.kith.suggestions.v1.ListSuggestionsResponse\x12u\n\x12GetSuggestionStats\x12..kith.suggestions.v1.GetSuggestionStatsRequest\x1a/.kith.suggestions.v1.GetSuggestionStatsResponse\x12Z\n\tMatchFace\x12%.kith.suggestions.v1.MatchFaceRequest\x1a&.kith.suggestions.v1.MatchFaceResponse\x12r\n\x11\x45xplainSuggestion\x12-.kith.suggestions.v1.ExplainSuggestionRequest\x1a..kith.suggestions.v1.ExplainSuggestionResponse\x12o\n\x10\x41\x63\x63\x65ptSuggestion\x12,.kith.suggestions.v1.AcceptSuggestionRequest\x1a-.kith.suggestions.v1.AcceptSuggestionResponse\x12o\n\x10RejectSuggestion\x12,.kith.suggestions.v1.RejectSuggestionRequest\x1a-.kith.suggestions.v1.RejectSuggestionResponse\x12\x81\x01\n\x16\x42\x61tchReviewSuggestions\x12\x32.kith.suggestions.v1.BatchReviewSuggestionsRequest\x1a\x33.kith.suggestions.v1.BatchReviewSuggestionsResponse\x12o\n\x10LeaseReviewQueue\x12,.kith.suggestions.v1.LeaseReviewQueueRequest\x1a-.kith.suggestions.v1.LeaseReviewQueueResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kith.suggestions.v1.suggestions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUGGESTIONSTATE']._serialized_start=3094
-  _globals['_SUGGESTIONSTATE']._serialized_end=3267
-  _globals['_SUGGESTIONMETHOD']._serialized_start=3270
-  _globals['_SUGGESTIONMETHOD']._serialized_end=3424
-  _globals['_REVIEWANSWER']._serialized_start=3426
-  _globals['_REVIEWANSWER']._serialized_end=3523
-  _globals['_EVIDENCE']._serialized_start=124
-  _globals['_EVIDENCE']._serialized_end=357
-  _globals['_EXEMPLARMATCH']._serialized_start=359
-  _globals['_EXEMPLARMATCH']._serialized_end=407
-  _globals['_SUGGESTION']._serialized_start=410
-  _globals['_SUGGESTION']._serialized_end=837
-  _globals['_GETSUGGESTIONREQUEST']._serialized_start=839
-  _globals['_GETSUGGESTIONREQUEST']._serialized_end=904
-  _globals['_GETSUGGESTIONRESPONSE']._serialized_start=906
-  _globals['_GETSUGGESTIONRESPONSE']._serialized_end=982
-  _globals['_LISTSUGGESTIONSREQUEST']._serialized_start=985
-  _globals['_LISTSUGGESTIONSREQUEST']._serialized_end=1202
-  _globals['_LISTSUGGESTIONSRESPONSE']._serialized_start=1204
-  _globals['_LISTSUGGESTIONSRESPONSE']._serialized_end=1308
-  _globals['_GETSUGGESTIONSTATSREQUEST']._serialized_start=1310
-  _globals['_GETSUGGESTIONSTATSREQUEST']._serialized_end=1357
-  _globals['_PERSONSUGGESTIONSTATS']._serialized_start=1359
-  _globals['_PERSONSUGGESTIONSTATS']._serialized_end=1454
-  _globals['_GETSUGGESTIONSTATSRESPONSE']._serialized_start=1457
-  _globals['_GETSUGGESTIONSTATSRESPONSE']._serialized_end=1616
-  _globals['_MATCHFACEREQUEST']._serialized_start=1618
-  _globals['_MATCHFACEREQUEST']._serialized_end=1688
-  _globals['_MATCHCANDIDATE']._serialized_start=1690
-  _globals['_MATCHCANDIDATE']._serialized_end=1814
-  _globals['_MATCHFACERESPONSE']._serialized_start=1816
-  _globals['_MATCHFACERESPONSE']._serialized_end=1892
-  _globals['_EXPLAINSUGGESTIONREQUEST']._serialized_start=1894
-  _globals['_EXPLAINSUGGESTIONREQUEST']._serialized_end=1963
-  _globals['_EXPLAINSUGGESTIONRESPONSE']._serialized_start=1966
-  _globals['_EXPLAINSUGGESTIONRESPONSE']._serialized_end=2098
-  _globals['_ACCEPTSUGGESTIONREQUEST']._serialized_start=2100
-  _globals['_ACCEPTSUGGESTIONREQUEST']._serialized_end=2202
-  _globals['_ACCEPTSUGGESTIONRESPONSE']._serialized_start=2204
-  _globals['_ACCEPTSUGGESTIONRESPONSE']._serialized_end=2302
-  _globals['_REJECTSUGGESTIONREQUEST']._serialized_start=2304
-  _globals['_REJECTSUGGESTIONREQUEST']._serialized_end=2406
-  _globals['_REJECTSUGGESTIONRESPONSE']._serialized_start=2408
-  _globals['_REJECTSUGGESTIONRESPONSE']._serialized_end=2506
-  _globals['_SUGGESTIONREVIEW']._serialized_start=2508
-  _globals['_SUGGESTIONREVIEW']._serialized_end=2614
-  _globals['_BATCHREVIEWSUGGESTIONSREQUEST']._serialized_start=2616
-  _globals['_BATCHREVIEWSUGGESTIONSREQUEST']._serialized_end=2743
-  _globals['_BATCHREVIEWSUGGESTIONSRESPONSE']._serialized_start=2746
-  _globals['_BATCHREVIEWSUGGESTIONSRESPONSE']._serialized_end=2879
-  _globals['_LEASEREVIEWQUEUEREQUEST']._serialized_start=2881
-  _globals['_LEASEREVIEWQUEUEREQUEST']._serialized_end=2959
-  _globals['_LEASEREVIEWQUEUERESPONSE']._serialized_start=2962
-  _globals['_LEASEREVIEWQUEUERESPONSE']._serialized_end=3091
-  _globals['_SUGGESTIONSERVICE']._serialized_start=3526
-  _globals['_SUGGESTIONSERVICE']._serialized_end=4557
+  _globals['_SUGGESTIONSTATE']._serialized_start=3940
+  _globals['_SUGGESTIONSTATE']._serialized_end=4113
+  _globals['_SUGGESTIONMETHOD']._serialized_start=4116
+  _globals['_SUGGESTIONMETHOD']._serialized_end=4270
+  _globals['_REVIEWANSWER']._serialized_start=4272
+  _globals['_REVIEWANSWER']._serialized_end=4369
+  _globals['_EVIDENCE']._serialized_start=190
+  _globals['_EVIDENCE']._serialized_end=423
+  _globals['_EXEMPLARMATCH']._serialized_start=426
+  _globals['_EXEMPLARMATCH']._serialized_end=554
+  _globals['_SUGGESTION']._serialized_start=557
+  _globals['_SUGGESTION']._serialized_end=984
+  _globals['_GETSUGGESTIONREQUEST']._serialized_start=986
+  _globals['_GETSUGGESTIONREQUEST']._serialized_end=1051
+  _globals['_GETSUGGESTIONRESPONSE']._serialized_start=1053
+  _globals['_GETSUGGESTIONRESPONSE']._serialized_end=1129
+  _globals['_LISTSUGGESTIONSREQUEST']._serialized_start=1132
+  _globals['_LISTSUGGESTIONSREQUEST']._serialized_end=1349
+  _globals['_LISTSUGGESTIONSRESPONSE']._serialized_start=1351
+  _globals['_LISTSUGGESTIONSRESPONSE']._serialized_end=1455
+  _globals['_GETSUGGESTIONSTATSREQUEST']._serialized_start=1457
+  _globals['_GETSUGGESTIONSTATSREQUEST']._serialized_end=1538
+  _globals['_ANSWERSTATS']._serialized_start=1541
+  _globals['_ANSWERSTATS']._serialized_end=1701
+  _globals['_METHODSUGGESTIONSTATS']._serialized_start=1704
+  _globals['_METHODSUGGESTIONSTATS']._serialized_end=1833
+  _globals['_DAYSUGGESTIONSTATS']._serialized_start=1835
+  _globals['_DAYSUGGESTIONSTATS']._serialized_end=1941
+  _globals['_PERSONSUGGESTIONSTATS']._serialized_start=1944
+  _globals['_PERSONSUGGESTIONSTATS']._serialized_end=2090
+  _globals['_GETSUGGESTIONSTATSRESPONSE']._serialized_start=2093
+  _globals['_GETSUGGESTIONSTATSRESPONSE']._serialized_end=2419
+  _globals['_MATCHFACEREQUEST']._serialized_start=2421
+  _globals['_MATCHFACEREQUEST']._serialized_end=2491
+  _globals['_MATCHCANDIDATE']._serialized_start=2493
+  _globals['_MATCHCANDIDATE']._serialized_end=2617
+  _globals['_MATCHFACERESPONSE']._serialized_start=2619
+  _globals['_MATCHFACERESPONSE']._serialized_end=2695
+  _globals['_EXPLAINSUGGESTIONREQUEST']._serialized_start=2697
+  _globals['_EXPLAINSUGGESTIONREQUEST']._serialized_end=2766
+  _globals['_EXPLAINSUGGESTIONRESPONSE']._serialized_start=2769
+  _globals['_EXPLAINSUGGESTIONRESPONSE']._serialized_end=2901
+  _globals['_ACCEPTSUGGESTIONREQUEST']._serialized_start=2903
+  _globals['_ACCEPTSUGGESTIONREQUEST']._serialized_end=3005
+  _globals['_ACCEPTSUGGESTIONRESPONSE']._serialized_start=3007
+  _globals['_ACCEPTSUGGESTIONRESPONSE']._serialized_end=3105
+  _globals['_REJECTSUGGESTIONREQUEST']._serialized_start=3107
+  _globals['_REJECTSUGGESTIONREQUEST']._serialized_end=3209
+  _globals['_REJECTSUGGESTIONRESPONSE']._serialized_start=3211
+  _globals['_REJECTSUGGESTIONRESPONSE']._serialized_end=3309
+  _globals['_SUGGESTIONREVIEW']._serialized_start=3311
+  _globals['_SUGGESTIONREVIEW']._serialized_end=3417
+  _globals['_BATCHREVIEWSUGGESTIONSREQUEST']._serialized_start=3419
+  _globals['_BATCHREVIEWSUGGESTIONSREQUEST']._serialized_end=3546
+  _globals['_BATCHREVIEWSUGGESTIONSRESPONSE']._serialized_start=3549
+  _globals['_BATCHREVIEWSUGGESTIONSRESPONSE']._serialized_end=3702
+  _globals['_LEASEREVIEWQUEUEREQUEST']._serialized_start=3704
+  _globals['_LEASEREVIEWQUEUEREQUEST']._serialized_end=3782
+  _globals['_LEASEREVIEWQUEUERESPONSE']._serialized_start=3785
+  _globals['_LEASEREVIEWQUEUERESPONSE']._serialized_end=3937
+  _globals['_SUGGESTIONSERVICE']._serialized_start=4372
+  _globals['_SUGGESTIONSERVICE']._serialized_end=5403
 # @@protoc_insertion_point(module_scope)

@@ -5,11 +5,13 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from kith.common.v1 import types_pb2 as _types_pb2
+from kith.persons.v1 import prototypes_pb2 as _prototypes_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -150,21 +152,31 @@ Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
 
 @_typing.final
 class ExemplarMatch(_message.Message):
+    """A prototype of the person that is at least at the floor of questions."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FACE_ID_FIELD_NUMBER: _builtins.int
     COSINE_FIELD_NUMBER: _builtins.int
+    ERA_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     face_id: _builtins.str
     cosine: _builtins.float
+    era: _types_pb2.Era.ValueType
+    """ERA_UNSPECIFIED if unknown, or if the question is older than this field."""
+    role: _prototypes_pb2.PrototypeRole.ValueType
+    """Unspecified of a face that is no prototype itself: one that a label was propagated from."""
     def __init__(
         self,
         *,
         face_id: _builtins.str = ...,
         cosine: _builtins.float = ...,
+        era: _types_pb2.Era.ValueType = ...,
+        role: _prototypes_pb2.PrototypeRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosine", b"cosine", "face_id", b"face_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosine", b"cosine", "era", b"era", "face_id", b"face_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -354,19 +366,119 @@ class GetSuggestionStatsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    PERSON_IDS_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
+    days: _builtins.int
+    """Days to count, back from today; default 30, at most 366."""
+    @_builtins.property
+    def person_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these persons, also without pending suggestions; at most 500."""
+
     def __init__(
         self,
         *,
         library_id: _builtins.str = ...,
+        days: _builtins.int = ...,
+        person_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_id", b"library_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "library_id", b"library_id", "person_ids", b"person_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSuggestionStatsRequest: _TypeAlias = GetSuggestionStatsRequest  # noqa: Y015
+
+@_typing.final
+class AnswerStats(_message.Message):
+    """Questions and their answers. A question that was asked again counts once, and from then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKED_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    MEDIAN_TIME_TO_ANSWER_FIELD_NUMBER: _builtins.int
+    asked: _builtins.int
+    accepted: _builtins.int
+    rejected: _builtins.int
+    precision: _builtins.float
+    """Share of the answers that were yes, 0..1; unset without answers."""
+    @_builtins.property
+    def median_time_to_answer(self) -> _duration_pb2.Duration:
+        """From the question to its answer, half of them were faster; unset without answers."""
+
+    def __init__(
+        self,
+        *,
+        asked: _builtins.int = ...,
+        accepted: _builtins.int = ...,
+        rejected: _builtins.int = ...,
+        precision: _builtins.float | None = ...,
+        median_time_to_answer: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "median_time_to_answer", b"median_time_to_answer", "precision", b"precision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "accepted", b"accepted", "asked", b"asked", "median_time_to_answer", b"median_time_to_answer", "precision", b"precision", "rejected", b"rejected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__precision: _TypeAlias = _typing.Literal["precision"]  # noqa: Y015
+    _WhichOneofArgType__precision: _TypeAlias = _typing.Literal["_precision", b"_precision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__precision) -> _WhichOneofReturnType__precision | None: ...
+
+Global___AnswerStats: _TypeAlias = AnswerStats  # noqa: Y015
+
+@_typing.final
+class MethodSuggestionStats(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    method: Global___SuggestionMethod.ValueType
+    @_builtins.property
+    def answers(self) -> Global___AnswerStats: ...
+    def __init__(
+        self,
+        *,
+        method: Global___SuggestionMethod.ValueType = ...,
+        answers: Global___AnswerStats | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MethodSuggestionStats: _TypeAlias = MethodSuggestionStats  # noqa: Y015
+
+@_typing.final
+class DaySuggestionStats(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def day(self) -> _types_pb2.Date:
+        """In UTC."""
+
+    @_builtins.property
+    def answers(self) -> Global___AnswerStats:
+        """What was asked that day, and the answers given that day."""
+
+    def __init__(
+        self,
+        *,
+        day: _types_pb2.Date | None = ...,
+        answers: Global___AnswerStats | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "day", b"day"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "day", b"day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DaySuggestionStats: _TypeAlias = DaySuggestionStats  # noqa: Y015
 
 @_typing.final
 class PersonSuggestionStats(_message.Message):
@@ -376,10 +488,13 @@ class PersonSuggestionStats(_message.Message):
     PENDING_FIELD_NUMBER: _builtins.int
     ACCEPTED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
     person_id: _builtins.str
     pending: _builtins.int
     accepted: _builtins.int
     rejected: _builtins.int
+    @_builtins.property
+    def answers(self) -> Global___AnswerStats: ...
     def __init__(
         self,
         *,
@@ -387,10 +502,11 @@ class PersonSuggestionStats(_message.Message):
         pending: _builtins.int = ...,
         accepted: _builtins.int = ...,
         rejected: _builtins.int = ...,
+        answers: Global___AnswerStats | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "pending", b"pending", "person_id", b"person_id", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answers", b"answers", "pending", b"pending", "person_id", b"person_id", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,6 +521,9 @@ class GetSuggestionStatsResponse(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     EXPIRED_FIELD_NUMBER: _builtins.int
     PERSONS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
     pending: _builtins.int
     accepted: _builtins.int
     rejected: _builtins.int
@@ -412,6 +531,16 @@ class GetSuggestionStatsResponse(_message.Message):
     @_builtins.property
     def persons(self) -> _containers.RepeatedCompositeFieldContainer[Global___PersonSuggestionStats]:
         """Persons with pending suggestions, most first, at most 500."""
+
+    @_builtins.property
+    def answers(self) -> Global___AnswerStats: ...
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodSuggestionStats]:
+        """Methods that found anything."""
+
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___DaySuggestionStats]:
+        """Days on which anything was asked or answered, the last first."""
 
     def __init__(
         self,
@@ -421,10 +550,13 @@ class GetSuggestionStatsResponse(_message.Message):
         rejected: _builtins.int = ...,
         expired: _builtins.int = ...,
         persons: _abc.Iterable[Global___PersonSuggestionStats] | None = ...,
+        answers: Global___AnswerStats | None = ...,
+        methods: _abc.Iterable[Global___MethodSuggestionStats] | None = ...,
+        days: _abc.Iterable[Global___DaySuggestionStats] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "expired", b"expired", "pending", b"pending", "persons", b"persons", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answers", b"answers", "days", b"days", "expired", b"expired", "methods", b"methods", "pending", b"pending", "persons", b"persons", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,11 +599,22 @@ class MatchCandidate(_message.Message):
     BLOCKED_BY_FIELD_NUMBER: _builtins.int
     person_id: _builtins.str
     confidence: _builtins.float
+    """What it would be if nothing spoke against it."""
     @_builtins.property
-    def evidence(self) -> Global___Evidence: ...
+    def evidence(self) -> Global___Evidence:
+        """Rivals are only people the face may be. Unset if there is nothing to hold the face against."""
+
     @_builtins.property
     def blocked_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why it would not be suggested; empty if it would. E.g. "excluded", "before birth", "same photo"."""
+        """Why it would not be suggested; empty if it would.
+        Said by a human: "excluded", "rejected". Cannot be: "before birth".
+        The face: "not a face", "ignored", "assigned" (it has a person, this or another).
+        The person: "hidden person" (asked about only if FindMoreSuggestions names them), "person gone" (deleted),
+        "nothing known" (no prototypes).
+        The match: "below floor" (too unlike), "other person" (another one is more alike), "unsure" (below the confidence from
+        which is asked by default).
+        "same photo" alone: it is suggested, and a machine does not assign it.
+        """
 
     def __init__(
         self,
@@ -676,8 +819,9 @@ class SuggestionReview(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     suggestion_id: _builtins.str
     etag: _builtins.str
-    """Required."""
+    """Required: without it, or with a stale one, this answer is refused."""
     answer: Global___ReviewAnswer.ValueType
+    """Required."""
     def __init__(
         self,
         *,
@@ -727,19 +871,29 @@ class BatchReviewSuggestionsResponse(_message.Message):
 
     SUGGESTIONS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    CHANGE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suggestion]: ...
+    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suggestion]:
+        """Those that are answered so now, in the order of the request."""
+
     @_builtins.property
-    def failures(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ItemFailure]: ...
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ItemFailure]:
+        """By suggestion id, in the order of the request: answers that were refused, and why."""
+
+    @_builtins.property
+    def change_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Entries in the ledger, for undo: one for each person's faces, one for each rejection."""
+
     def __init__(
         self,
         *,
         suggestions: _abc.Iterable[Global___Suggestion] | None = ...,
         failures: _abc.Iterable[_types_pb2.ItemFailure] | None = ...,
+        change_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "suggestions", b"suggestions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_ids", b"change_ids", "failures", b"failures", "suggestions", b"suggestions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -756,7 +910,7 @@ class LeaseReviewQueueRequest(_message.Message):
     limit: _builtins.int
     """Default 10, at most 100."""
     reviewer: _builtins.str
-    """Who reviews; the same reviewer is given their own leases again."""
+    """Who reviews, at most 200 characters; empty = the caller. The same reviewer is given their own leases again, for longer."""
     def __init__(
         self,
         *,
@@ -778,21 +932,29 @@ class LeaseReviewQueueResponse(_message.Message):
 
     SUGGESTIONS_FIELD_NUMBER: _builtins.int
     LEASE_UNTIL_FIELD_NUMBER: _builtins.int
+    FACES_SETTLED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suggestion]: ...
+    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suggestion]:
+        """Own leases first, then the questions that settle most faces, then the surest."""
+
     @_builtins.property
     def lease_until(self) -> _timestamp_pb2.Timestamp:
         """Until when they are this reviewer's."""
+
+    @_builtins.property
+    def faces_settled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many faces each suggestion settles: as many as its cluster has that nobody was given yet, else 1."""
 
     def __init__(
         self,
         *,
         suggestions: _abc.Iterable[Global___Suggestion] | None = ...,
         lease_until: _timestamp_pb2.Timestamp | None = ...,
+        faces_settled: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_until", b"lease_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_until", b"lease_until", "suggestions", b"suggestions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faces_settled", b"faces_settled", "lease_until", b"lease_until", "suggestions", b"suggestions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

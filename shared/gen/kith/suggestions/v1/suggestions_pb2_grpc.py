@@ -101,21 +101,23 @@ class SuggestionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSuggestionStats(self, request, context):
-        """Counts by state and by person.
+        """Counts by state; what was asked and how it was answered, by person, by method and by day.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MatchFace(self, request, context):
-        """Who a face may be, now, without storing anything: every candidate, with what speaks for and against.
+        """Who a face may be, now, without storing anything: every candidate, most alike first, with what speaks for and against.
+        Whosever the face is, and in whatever state. A question found at this moment would have the same evidence.
+        FAILED_PRECONDITION, MODEL_MISMATCH if the face has no embedding by the library's active model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainSuggestion(self, request, context):
-        """Why a suggestion was made, and what it would be today.
+        """Why a suggestion was made, and what it would be today; errors as of MatchFace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +139,9 @@ class SuggestionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchReviewSuggestions(self, request, context):
-        """Up to 500 answers at once.
+        """Up to 500 answers at once. Each is given or refused by itself: what AcceptSuggestion and RejectSuggestion would refuse is
+        among the failures with its reason, the rest is done. A question that was answered alike before is no failure. A retry
+        finishes what was begun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,11 +20,14 @@ class SuggestionServiceStub:
     ListSuggestions: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.ListSuggestionsRequest, _suggestions_pb2.ListSuggestionsResponse]
     """Suggestions that pass every filter, surest first."""
     GetSuggestionStats: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.GetSuggestionStatsRequest, _suggestions_pb2.GetSuggestionStatsResponse]
-    """Counts by state and by person."""
+    """Counts by state; what was asked and how it was answered, by person, by method and by day."""
     MatchFace: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.MatchFaceRequest, _suggestions_pb2.MatchFaceResponse]
-    """Who a face may be, now, without storing anything: every candidate, with what speaks for and against."""
+    """Who a face may be, now, without storing anything: every candidate, most alike first, with what speaks for and against.
+    Whosever the face is, and in whatever state. A question found at this moment would have the same evidence.
+    FAILED_PRECONDITION, MODEL_MISMATCH if the face has no embedding by the library's active model.
+    """
     ExplainSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.ExplainSuggestionRequest, _suggestions_pb2.ExplainSuggestionResponse]
-    """Why a suggestion was made, and what it would be today."""
+    """Why a suggestion was made, and what it would be today; errors as of MatchFace."""
     AcceptSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.AcceptSuggestionRequest, _suggestions_pb2.AcceptSuggestionResponse]
     """Yes: assigns the face as a human's word, then marks the suggestion accepted. A retry finishes what was begun. The other
     suggestions of that face expire.
@@ -32,7 +35,10 @@ class SuggestionServiceStub:
     RejectSuggestion: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.RejectSuggestionRequest, _suggestions_pb2.RejectSuggestionResponse]
     """No: remembers for ever that this face is not that person."""
     BatchReviewSuggestions: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.BatchReviewSuggestionsRequest, _suggestions_pb2.BatchReviewSuggestionsResponse]
-    """Up to 500 answers at once."""
+    """Up to 500 answers at once. Each is given or refused by itself: what AcceptSuggestion and RejectSuggestion would refuse is
+    among the failures with its reason, the rest is done. A question that was answered alike before is no failure. A retry
+    finishes what was begun.
+    """
     LeaseReviewQueue: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.LeaseReviewQueueRequest, _suggestions_pb2.LeaseReviewQueueResponse]
     """The questions that settle most faces each, leased so that no two reviewers get the same."""
 
@@ -58,21 +64,24 @@ class SuggestionServiceServicer:
         request: _suggestions_pb2.GetSuggestionStatsRequest,
         context: _aio.ServicerContext[_suggestions_pb2.GetSuggestionStatsRequest, _abc.Awaitable[_suggestions_pb2.GetSuggestionStatsResponse]],
     ) -> _abc.Awaitable[_suggestions_pb2.GetSuggestionStatsResponse]:
-        """Counts by state and by person."""
+        """Counts by state; what was asked and how it was answered, by person, by method and by day."""
 
     def MatchFace(
         self,
         request: _suggestions_pb2.MatchFaceRequest,
         context: _aio.ServicerContext[_suggestions_pb2.MatchFaceRequest, _abc.Awaitable[_suggestions_pb2.MatchFaceResponse]],
     ) -> _abc.Awaitable[_suggestions_pb2.MatchFaceResponse]:
-        """Who a face may be, now, without storing anything: every candidate, with what speaks for and against."""
+        """Who a face may be, now, without storing anything: every candidate, most alike first, with what speaks for and against.
+        Whosever the face is, and in whatever state. A question found at this moment would have the same evidence.
+        FAILED_PRECONDITION, MODEL_MISMATCH if the face has no embedding by the library's active model.
+        """
 
     def ExplainSuggestion(
         self,
         request: _suggestions_pb2.ExplainSuggestionRequest,
         context: _aio.ServicerContext[_suggestions_pb2.ExplainSuggestionRequest, _abc.Awaitable[_suggestions_pb2.ExplainSuggestionResponse]],
     ) -> _abc.Awaitable[_suggestions_pb2.ExplainSuggestionResponse]:
-        """Why a suggestion was made, and what it would be today."""
+        """Why a suggestion was made, and what it would be today; errors as of MatchFace."""
 
     def AcceptSuggestion(
         self,
@@ -95,7 +104,10 @@ class SuggestionServiceServicer:
         request: _suggestions_pb2.BatchReviewSuggestionsRequest,
         context: _aio.ServicerContext[_suggestions_pb2.BatchReviewSuggestionsRequest, _abc.Awaitable[_suggestions_pb2.BatchReviewSuggestionsResponse]],
     ) -> _abc.Awaitable[_suggestions_pb2.BatchReviewSuggestionsResponse]:
-        """Up to 500 answers at once."""
+        """Up to 500 answers at once. Each is given or refused by itself: what AcceptSuggestion and RejectSuggestion would refuse is
+        among the failures with its reason, the rest is done. A question that was answered alike before is no failure. A retry
+        finishes what was begun.
+        """
 
     def LeaseReviewQueue(
         self,
