@@ -82,10 +82,12 @@ class CentroidComputer:
                     look_at = self._deps.clock.now() + LIBRARIES_EVERY
                 due_at = await self.compute_due()
                 if due_at is not None:
-                    pause = min(pause, (due_at - self._deps.clock.now()).total_seconds())
+                    left = (due_at - self._deps.clock.now()).total_seconds()
+                    # One that is due already is held by somebody else: no use in asking at once.
+                    pause = min(pause, left) if left > 0 else pause
             except DATABASE_FAILURES as error:
                 log.warning("centroids_wait", error=type(error).__name__)
-            await asyncio.sleep(max(pause, 0))
+            await asyncio.sleep(pause)
 
     async def queue_outdated(self) -> None:
         """Queue everybody of the libraries that work with another model than when that was last done, or with another formula.

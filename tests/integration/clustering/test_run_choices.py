@@ -65,6 +65,7 @@ async def test_first_groups_alone_are_neither_merged_nor_given_strays(kith: Kith
         ({"neighbours": 3}, "neighbours"),
         ({"neighbours": 257}, "neighbours"),
         ({"min_samples": 0}, "min_samples"),
+        ({"min_samples": 33}, "min_samples"),
         ({"seed_quality": 1.5}, "seed_quality"),
         ({"link_floor": -1.5}, "link_floor"),
         ({"attach_margin": -0.1}, "attach_margin"),
