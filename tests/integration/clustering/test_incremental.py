@@ -7,6 +7,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import delete, select, update
 
 from kith.clustering.v1 import clusters_pb2 as pb
@@ -41,7 +42,7 @@ async def succeed(kith: Kith, **fields: object) -> pb.ClusterRun:
     return await last_run(kith)
 
 
-async def seed(base: Foundation, vectors: np.ndarray[object, np.dtype[np.float32]], rows: slice) -> list[UUID]:
+async def seed(base: Foundation, vectors: NDArray[np.float32], rows: slice) -> list[UUID]:
     return (await seed_faces(base, vectors[rows])).face_ids
 
 
@@ -88,7 +89,7 @@ async def test_a_face_between_them_makes_two_clusters_one(kith: Kith, base: Foun
     random = np.random.default_rng(0)
     one, two = np.linalg.qr(random.standard_normal((64, 2)))[0].T
 
-    def around(angle: float, count: int, spread: float = 0.1) -> np.ndarray[object, np.dtype[np.float32]]:
+    def around(angle: float, count: int, spread: float = 0.1) -> NDArray[np.float32]:
         centre = np.cos(angle) * one + np.sin(angle) * two
         faces = centre + spread * random.standard_normal((count, 64)) / 8
         return np.asarray(faces / np.linalg.norm(faces, axis=1, keepdims=True), dtype=np.float32)

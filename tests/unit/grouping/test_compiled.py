@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from services.clustering.grouping.compiled import NamedCacheFile, compiled
@@ -37,10 +38,10 @@ def test_code_of_other_sources_is_not_used(tmp_path: Path) -> None:
 
 
 @compiled
-def add_one(numbers: np.ndarray[tuple[int], np.dtype[np.float32]]) -> float:
+def add_one(numbers: npt.NDArray[np.generic]) -> float:
     total = 0.0
-    for number in numbers:
-        total += number + 1
+    for place in range(len(numbers)):
+        total += numbers[place] + 1
     return total
 
 
