@@ -86,8 +86,9 @@ class CentroidComputer:
             await asyncio.sleep(pause)
 
     def choose_pause(self, due_at: datetime | None) -> float:
-        """Seconds to wait when the next is due then. One that is due already is held by somebody else: to ask at once, again and
-        again, would not have it sooner.
+        """Seconds to wait when the next is due then.
+
+        One that is due already is held by somebody else: to ask at once, again and again, would not have it sooner.
         """
         left = (due_at - self._deps.clock.now()).total_seconds() if due_at is not None else self._poll_s
         return min(left, self._poll_s) if left > 0 else self._poll_s
