@@ -6,16 +6,17 @@ strangers. A calibration fitted on easier probes would be sure where it must not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demo.pack.held_out import FoundFaces
-from services.clustering.grouping.attach import attach_faces
-from services.clustering.grouping.merge import merge_groups
-from services.clustering.grouping.neighbours import NeighbourGraph, build_neighbour_graph
-from services.clustering.grouping.pipeline import group_faces
+from services.clustering.grouping.constraints import FREE
+from services.clustering.grouping.graph import NeighbourGraph
+from services.clustering.grouping.merge import gather_groups
+from services.clustering.grouping.neighbours import build_neighbour_graph
+from services.clustering.grouping.pipeline import Run, group_faces, merge_and_attach
 from services.clustering.grouping.request import GroupingRequest, GroupingSizes, Labels
 from services.clustering.grouping.small import form_small_hdbscan
 from services.clustering.grouping.thresholds import Thresholds
@@ -56,25 +57,29 @@ class FirstGroups:
     """An album after the first step of a grouping, from which merging and attaching are tried many times."""
 
     faces: FoundFaces
+    thresholds: Thresholds
     graph: NeighbourGraph
     labels: Labels
 
     def refine(self, merge: float, attach: float, attach_margin: float) -> Labels:
         """The grouping's other steps: merge, attach, merge."""
-        vectors, photos, veto = self.faces.embeddings, self.faces.photos, _SIZES.veto_share
-        merged = merge_groups(vectors, self.labels, photos, threshold=merge, veto_share=veto).labels
-        attached = attach_faces(vectors, self.graph.neighbours, merged, photos, threshold=attach, margin=attach_margin)
-        return merge_groups(vectors, attached, photos, threshold=merge, veto_share=veto).labels
+        faces = self.faces
+        thresholds = replace(self.thresholds, merge=merge, attach=attach, attach_margin=attach_margin)
+        request = GroupingRequest(faces.embeddings, faces.photos, faces.quality, sizes=_SIZES)
+        photos = np.unique(faces.photos, return_inverse=True)[1].astype(np.int64)
+        free = np.full(len(photos), FREE, dtype=np.int32)
+        groups = gather_groups(faces.embeddings, self.labels, lambda done, total: None)
+        run = Run(lambda progress: None, lambda: False)
+        return merge_and_attach(run, request, self.graph, groups, photos, free, thresholds)[0].labels
 
 
 def form_first_groups(faces: FoundFaces, thresholds: Thresholds) -> FirstGroups:
     """The first groups at a `link_floor` and a `knn_floor`."""
-    graph = build_neighbour_graph(
+    graph, _ = build_neighbour_graph(
         faces.embeddings,
         k=_SIZES.neighbours,
         floor=thresholds.knn_floor,
-        block_rows=_SIZES.block_rows,
-        threads=_SIZES.threads,
+        sizes=_SIZES,
         between_blocks=lambda done, total: None,
     )
     labels = form_small_hdbscan(
@@ -85,7 +90,7 @@ def form_first_groups(faces: FoundFaces, thresholds: Thresholds) -> FirstGroups:
         min_cluster_size=_SIZES.min_cluster_size,
         min_samples=_SIZES.min_samples,
     )
-    return FirstGroups(faces, graph, labels)
+    return FirstGroups(faces, thresholds, graph, labels)
 
 
 def name_faces(faces: FoundFaces, labels: Labels) -> NDArray[np.int64]:

@@ -80,12 +80,18 @@ class CentroidComputer:
                 if self._deps.clock.now() >= look_at:
                     await self.queue_outdated()
                     look_at = self._deps.clock.now() + LIBRARIES_EVERY
-                due_at = await self.compute_due()
-                if due_at is not None:
-                    pause = min(pause, (due_at - self._deps.clock.now()).total_seconds())
+                pause = self.choose_pause(await self.compute_due())
             except DATABASE_FAILURES as error:
                 log.warning("centroids_wait", error=type(error).__name__)
-            await asyncio.sleep(max(pause, 0))
+            await asyncio.sleep(pause)
+
+    def choose_pause(self, due_at: datetime | None) -> float:
+        """Seconds to wait when the next is due then.
+
+        One that is due already is held by somebody else: to ask at once, again and again, would not have it sooner.
+        """
+        left = (due_at - self._deps.clock.now()).total_seconds() if due_at is not None else self._poll_s
+        return min(left, self._poll_s) if left > 0 else self._poll_s
 
     async def queue_outdated(self) -> None:
         """Queue everybody of the libraries that work with another model than when that was last done, or with another formula.

@@ -63,8 +63,11 @@ def from_cluster_faces(request: clusters_pb2.ClusterFacesRequest, min_cluster_si
         raise InvalidRequest("captured.start must be before captured.end", field="captured")
     scope = _known(ClusterScope, clusters_pb2.ClusterScope, request.scope, "scope") or ClusterScope.FULL
     parameters = from_parameters(request.parameters)
-    if scope is ClusterScope.INCREMENTAL and request.HasField("parameters"):
-        raise InvalidRequest("an INCREMENTAL run has the parameters of the last full run", field="parameters")
+    if scope is ClusterScope.INCREMENTAL:
+        said = {field.name for field, _ in request.ListFields()}
+        for name in ("parameters", "algorithm", "min_cluster_size"):
+            if name in said:
+                raise InvalidRequest(f"an INCREMENTAL run has the {name} of the last full run", field=name)
     return ClusterFaces(
         library_id=parse_library_id(request.library_id),
         algorithm=algorithm,

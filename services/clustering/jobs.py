@@ -29,6 +29,7 @@ from services.clustering.recognition import recognise_people
 from services.clustering.repository.workspace import Workspace
 from shared.child import watch_child
 from shared.db.engine import Database, Transaction
+from shared.db.long_work import allow_long_work
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import Job, Json, SliceResults
 from shared.vectors.faces import FaceFilter, FaceIndex
@@ -85,7 +86,8 @@ class ClusterFacesJob:
         seconds: dict[str, float],
     ) -> Json:
         started = time.perf_counter()
-        read = await self._read(command, workspace)
+        async with self.database.snapshot() as tx:
+            read = await self._read(tx, command, workspace)
         seconds["read"] = time.perf_counter() - started
         await progress.enter("group", total=len(read.faces.face_ids))
         result: GroupingResult | None = None
@@ -118,10 +120,10 @@ class ClusterFacesJob:
         seconds: dict[str, float],
     ) -> Json:
         started = time.perf_counter()
+        # Of one moment: thresholds are of the space that the faces are read in.
         async with self.database.snapshot() as tx:
             command, last, thresholds = await follow_last_run(tx, command)
-        read = await self._read(command, workspace)
-        async with self.database.snapshot() as tx:
+            read = await self._read(tx, command, workspace)
             homes = await read_homes(tx, command.library_id, read.faces, last)
         seconds["read"] = time.perf_counter() - started
         await progress.enter("group", total=int(homes.new.sum()))
@@ -138,10 +140,10 @@ class ClusterFacesJob:
             await progress.end(tx, answer)
         return answer
 
-    async def _read(self, command: ClusterFaces, workspace: Workspace) -> FacesRead:
-        async with self.database.snapshot() as tx:
-            kept = await reopen_faces(tx, command.library_id, workspace)
-            return kept if kept is not None else await read_faces(tx, self.deps, command, workspace)
+    async def _read(self, tx: Transaction, command: ClusterFaces, workspace: Workspace) -> FacesRead:
+        await allow_long_work(tx)
+        kept = await reopen_faces(tx, command.library_id, workspace)
+        return kept if kept is not None else await read_faces(tx, self.deps, command, workspace)
 
     async def _ask_qdrant(
         self, command: ClusterFaces, read: FacesRead, progress: RunProgress, workspace: Workspace

@@ -38,6 +38,8 @@ class RunProgress:
     async def enter(self, phase: str, *, total: int | None = None) -> None:
         """Begin a phase; ``total`` faces if that is known now."""
         if total is not None:
+            # What an earlier phase counted may be of faces that are not there any more.
+            total = max(total, self._position.get("counted", 0))
             self._total = total
         await self._run.report(Progress(phase=phase, total=total))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,10 +15,15 @@ from services.clustering.domain.recognising import Recognised, make_recognition_
 from services.clustering.progress import RunProgress
 from services.clustering.repository.known import KnownPeople, read_bounds, read_known
 from services.clustering.repository.unassigned import FaceTable, read_unassigned
+from shared.child import Cancelled, watch_child
 from shared.db.engine import Database
+from shared.db.long_work import allow_long_work
 from shared.jobs.execution import SliceRun
 
 _KEPT = "match"
+_TELL_S = 0.5
+# How much of a run this is, to those who watch it.
+_MATCH_SHARE = 0.2
 
 
 async def recognise_people(
@@ -38,7 +42,7 @@ async def recognise_people(
     assigner = Assigner(people, deps, command.library_id, run.slice.job_id, progress.kept(_KEPT))
     await assigner.send()
     if not assigner.ended:
-        found = await _recognise(database, deps, command)
+        found = await _recognise(database, deps, command, progress)
         if found is not None:
             assigner.plan(*found)
         while assigner.prepare():
@@ -51,10 +55,11 @@ async def recognise_people(
 
 
 async def _recognise(
-    database: Database, deps: ClusteringDeps, command: ClusterFaces
+    database: Database, deps: ClusteringDeps, command: ClusterFaces, progress: RunProgress
 ) -> tuple[KnownPeople, FaceTable, Recognised] | None:
     """Everybody there is, the faces in the model's own space, and the verdicts; None in a library without a model."""
     async with database.snapshot() as tx:
+        await allow_long_work(tx)
         model, counts = await check_faces(tx, deps, command)
         if model is None:
             return None
@@ -63,14 +68,13 @@ async def _recognise(
         faces = await read_unassigned(tx, command.library_id, model, command.selection, vectors)
         bounds = await read_bounds(tx, command.library_id, known, faces.face_ids)
     rules = make_recognition_rules(deps, known)
-    stop = threading.Event()
-    work = asyncio.create_task(
-        asyncio.to_thread(recognise_faces, known, faces, bounds, rules, cancelled=stop.is_set), name="recognise"
-    )
-    try:
-        await asyncio.wait([work])
-    finally:
-        # A thread cannot be cancelled, but it looks.
-        stop.set()
-        await asyncio.wait([work])
-    return known, faces, work.result()
+    await progress.enter("match", total=len(faces.face_ids))
+
+    def work(report: Callable[[float], None], cancelled: Cancelled) -> Recognised:
+        def tell(done: int) -> None:
+            report(_MATCH_SHARE * done / len(faces.face_ids))
+
+        return recognise_faces(known, faces, bounds, rules, tell, cancelled)
+
+    # In a thread: numpy lets go of the interpreter, and what is large is not sent anywhere.
+    return known, faces, await watch_child(work, progress.tell, _TELL_S)

@@ -229,7 +229,7 @@ class SliceExecutor:
         log.info("job_succeeded")
 
     async def _handle_failure(self, run: SliceRun, error: KithError) -> None:
-        if error.code in AWAY:
+        if error.code in AWAY and error.reason is not Reason.MEMORY_BUDGET:
             log.warning("slice_waits", reason=error.reason.value, message=error.message)
             await self._retry_later(run.slice, error.message, attempts=_uncounted(run))
         elif error.reason in UNLUCKY:

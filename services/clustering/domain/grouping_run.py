@@ -5,7 +5,7 @@ Both are use cases on a transaction; grouping lies between them, without one, in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,7 @@ from services.clustering.repository.memberships import (
     Figures,
     clear_assigned,
     insert_clusters,
+    list_wider_clusters,
     read_memberships,
     refresh_clusters,
     write_figures,
@@ -34,6 +35,7 @@ from services.clustering.repository.memberships import (
 from services.clustering.repository.runs import insert_run
 from services.clustering.repository.unassigned import (
     FaceCounts,
+    FaceSelection,
     FaceTable,
     count_unassigned,
     find_active_model,
@@ -43,7 +45,7 @@ from services.clustering.repository.workspace import Workspace
 from shared.db.engine import Transaction
 from shared.db.long_work import allow_long_work
 from shared.db.outbox import queue_faces
-from shared.errors import Contention, PreconditionFailed, Reason
+from shared.errors import Contention, InvalidRequest, PreconditionFailed, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,13 @@ async def check_faces(
 ) -> tuple[ActiveModel | None, FaceCounts]:
     """The model and how many faces there are to group, before anything is begun.
 
-    Raises :class:`MemoryBudgetExceeded`, and :class:`PreconditionFailed` with EMBEDDINGS_MISSING.
+    Raises :class:`InvalidRequest`, :class:`MemoryBudgetExceeded`, and :class:`PreconditionFailed` with EMBEDDINGS_MISSING.
     """
+    sizes = choose_sizes(deps, command)
+    if sizes.min_samples > sizes.neighbours:
+        raise InvalidRequest(
+            f"min_samples must be at most neighbours, which is {sizes.neighbours}", field="parameters.min_samples"
+        )
     model = await find_active_model(tx, command.library_id)
     if model is None:
         return None, FaceCounts(0, 0)
@@ -92,7 +99,6 @@ async def check_faces(
             metadata={"missing": str(counts.missing), "faces": str(faces)},
         )
     if counts.embedded:
-        sizes = choose_sizes(deps, command)
         plan = plan_memory(counts.embedded, model.dimension, command.algorithm, sizes, command.parameters.graph_method)
         check_memory(plan, sizes.memory_budget_mb)
     return model, counts
@@ -109,7 +115,9 @@ async def read_faces(tx: Transaction, deps: ClusteringDeps, command: ClusterFace
     vectors = workspace.make_vectors(counts.embedded, dimension)
     faces = await read_unassigned(tx, command.library_id, model, command.selection, vectors)
     workspace.keep(faces, _tell_facts(model, now, counts.missing))
-    return FacesRead(faces, model, now, counts.missing)
+    kept = workspace.open()
+    assert kept is not None
+    return FacesRead(kept[0], model, now, counts.missing)
 
 
 async def reopen_faces(tx: Transaction, library_id: str, workspace: Workspace) -> FacesRead | None:
@@ -147,17 +155,27 @@ async def store_grouping(
     result, faces = grouping.result, grouping.faces
     await begin_to_store(tx, command, grouping.read if result is not None else None, faces.face_ids)
     present = await read_memberships(tx, command.library_id, faces.face_ids)
-    placed = place_groups(_tell_groups(faces, result), present, command.min_cluster_size, deps.ids.new_cluster_id)
+    partial = command.selection != FaceSelection()
+    wider = await list_wider_clusters(tx, command.library_id, faces.face_ids) if partial else set()
+    placed = place_groups(
+        _tell_groups(faces, result), present, command.min_cluster_size, deps.ids.new_cluster_id, wider
+    )
     run = _make_run(deps, command, grouping, placed, job_id)
-    figures = tell_figures(faces, result.medoids, result.separations, placed) if result is not None else []
+    figures = tell_figures(faces, result.medoids, result.separations, placed, wider) if result is not None else []
     await write_placement(tx, deps, run, placed, figures)
     return run
 
 
 async def begin_to_store(
-    tx: Transaction, command: ClusterFaces, read: FacesRead | None, face_ids: Sequence[UUID]
+    tx: Transaction,
+    command: ClusterFaces,
+    read: FacesRead | None,
+    face_ids: Sequence[UUID],
+    *,
+    touched_only: bool = False,
 ) -> None:
-    """Lock the library's clusters and hold the faces; ``read`` None: nothing was grouped.
+    """Lock the library's clusters and hold the faces; ``read`` None: nothing was grouped. ``touched_only``: only clusters of
+    these faces will be written.
 
     Raises :class:`Contention` if the library was moved to another model since they were read.
     """
@@ -168,7 +186,7 @@ async def begin_to_store(
         version = read.model.model_version if read.model else ""
         if active is None or active.model_version != version:
             raise Contention(f"the library's model was changed while its faces were grouped by '{version}'")
-    await hold_faces(tx, command.library_id, face_ids)
+    await hold_faces(tx, command.library_id, face_ids, members=not touched_only)
 
 
 async def write_placement(
@@ -194,11 +212,17 @@ def _tell_groups(faces: FaceTable, result: GroupingResult | None) -> Groups:
 
 
 def tell_figures(
-    faces: FaceTable, medoids: npt.NDArray[np.int64], separations: npt.NDArray[np.float32], placed: Placement
+    faces: FaceTable,
+    medoids: npt.NDArray[np.int64],
+    separations: npt.NDArray[np.float32],
+    placed: Placement,
+    wider: Collection[str] = (),
 ) -> list[Figures]:
-    """Figures by cluster, of the rows and cosines by group."""
+    """Figures by cluster, of the rows and cosines by group; none of clusters of which only a part was grouped (``wider``)."""
     figures = []
     for cluster_id, group in placed.groups.items():
+        if cluster_id in wider:
+            continue
         separation = float(separations[group])
         medoid = faces.face_ids[int(medoids[group])]
         figures.append(Figures(cluster_id, medoid, None if np.isnan(separation) else separation))

@@ -11,7 +11,13 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from services.clustering.domain.cluster_faces import ClusterFaces, Parameters, build_request, describe_resolved
+from services.clustering.domain.cluster_faces import (
+    ClusterFaces,
+    GraphSource,
+    Parameters,
+    build_request,
+    describe_resolved,
+)
 from services.clustering.domain.grouping_run import (
     FacesRead,
     begin_to_store,
@@ -32,6 +38,9 @@ from services.clustering.repository.unassigned import FaceTable, find_active_mod
 from shared.db.engine import Transaction
 from shared.errors import PreconditionFailed, Reason
 
+MOST_NEW = 50_000
+"""Each is held against every face there is; of more, a full run is the shorter way."""
+
 SLOW_COMMIT = timedelta(minutes=10)
 """A face may become visible so long after its own time of creation."""
 
@@ -39,7 +48,7 @@ SLOW_COMMIT = timedelta(minutes=10)
 @dataclass(frozen=True, slots=True)
 class Homes:
     """Where faces are before an increment: ``rows`` (N,) the group 0..C-1 by row, -1 none; ``cluster_ids`` of the groups;
-    ``away`` (C,) whether they were put away; ``new`` (N,) the ungrouped faces that no run has looked at.
+    ``away`` (C,) whether they were put away; ``new`` (N,) the ungrouped faces that came, or came back, since the last run.
     """
 
     rows: npt.NDArray[np.int32]
@@ -69,13 +78,16 @@ async def follow_last_run(tx: Transaction, command: ClusterFaces) -> tuple[Clust
         command,
         algorithm=Algorithm(full.algorithm),
         min_cluster_size=full.parameters["min_cluster_size"],
-        parameters=Parameters.parse(said),
+        parameters=replace(Parameters.parse(said), graph_source=GraphSource.LOCAL, graph_method=None),
     )
     return following, last, Thresholds(**full.thresholds)
 
 
 async def read_homes(tx: Transaction, library_id: str, faces: FaceTable, last: ClusterRun) -> Homes:
-    """Where the faces are now, and which of them came since ``last``."""
+    """Where the faces are now, and which of them came, or came back, since ``last``.
+
+    Raises :class:`PreconditionFailed` with RUN_REQUIRED if they are more than are placed one by one.
+    """
     present = await read_memberships(tx, library_id, faces.face_ids)
     assert last.read_at is not None
     came = await list_new_faces(tx, library_id, last.read_at - SLOW_COMMIT)
@@ -91,6 +103,12 @@ async def read_homes(tx: Transaction, library_id: str, faces: FaceTable, last: C
             away.append(place.dismissed)
         rows[row] = names[place.cluster_id]
     new = np.array([face_id in came for face_id in faces.face_ids], dtype=np.bool_) & (rows < 0)
+    if new.sum() > MOST_NEW:
+        raise PreconditionFailed(
+            f"{new.sum()} faces are new, more than the {MOST_NEW} that are placed one by one: start a run with scope FULL",
+            reason=Reason.RUN_REQUIRED,
+            metadata={"model_version": last.model_version},
+        )
     return Homes(rows, list(names), np.array(away, dtype=np.bool_), new)
 
 
@@ -128,7 +146,7 @@ async def store_increment(
     if result is None:
         result = change_nothing(len(faces.face_ids))
     changed = [faces.face_ids[row] for row in np.flatnonzero(result.labels >= 0).tolist()]
-    await begin_to_store(tx, command, increment.read, changed)
+    await begin_to_store(tx, command, increment.read, changed, touched_only=True)
     present = await read_memberships(tx, command.library_id, changed)
     placed = place_increment(faces, increment.homes, result, present, command.min_cluster_size, deps.ids.new_cluster_id)
     new = {faces.face_ids[row] for row in np.flatnonzero(increment.homes.new).tolist()}

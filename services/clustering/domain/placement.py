@@ -57,9 +57,15 @@ class Placement:
 
 
 def place_groups(
-    groups: Groups, present: Mapping[UUID, Place], min_cluster_size: int, new_id: Callable[[], str]
+    groups: Groups,
+    present: Mapping[UUID, Place],
+    min_cluster_size: int,
+    new_id: Callable[[], str],
+    wider: Collection[str] = (),
 ) -> Placement:
-    """Where each face goes that is still there (those in ``present``)."""
+    """Where each face goes that is still there (those in ``present``). ``wider``: clusters with faces that were not grouped,
+    which live on whatever becomes of those that were.
+    """
     rows = np.array([face_id in present for face_id in groups.face_ids], dtype=np.bool_)
     face_ids = [face_id for face_id, stays in zip(groups.face_ids, rows, strict=True) if stays]
     places = [present[face_id] for face_id in face_ids]
@@ -76,9 +82,10 @@ def place_groups(
         old,
         labels,
         new_id,
+        claims=_find_claims(labels, anchors, old),
         old_away=away,
         new_away=is_away,
-        lasting={name for name, stays in zip(old, stay.tolist(), strict=True) if stays and name is not None},
+        lasting={*wider} | {name for name, stays in zip(old, stay.tolist(), strict=True) if stays and name is not None},
     )
     new = [
         named.ids[label] if label >= 0 else name if stays else None
@@ -124,6 +131,18 @@ def drop_small(labels: npt.NDArray[np.int32], min_size: int, anchored: npt.NDArr
     kept = sorted(label for label, size in sizes.items() if size >= min_size or label in held)
     names = {label: name for name, label in enumerate(kept)}
     return np.array([names.get(label, -1) for label in labels.tolist()], dtype=np.int32)
+
+
+def _find_claims(
+    labels: npt.NDArray[np.int32], anchors: npt.NDArray[np.int32], old: Sequence[str | None]
+) -> dict[int, str]:
+    """By group, the cluster that a human made of some of its faces: it is that one, however many others there are."""
+    claims: dict[int, str] = {}
+    for row in np.flatnonzero((anchors >= 0) & (labels >= 0)).tolist():
+        name = old[row]
+        if name is not None:
+            claims.setdefault(int(labels[row]), name)
+    return claims
 
 
 def _find_dismissed(labels: npt.NDArray[np.int32], away: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

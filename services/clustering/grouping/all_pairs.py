@@ -40,10 +40,11 @@ _KEPT: Final = "pairs"
 
 
 class _Blocks(Protocol):
-    """Who multiplies blocks of ``rows``; ``exact`` products are cosines already."""
+    """Who multiplies blocks of ``rows``; ``exact`` products are cosines already, of others ``meaning`` names the scale."""
 
     rows: int
     exact: bool
+    meaning: str
 
     def make_lists(self) -> tuple[Ints, Numbers]:
         """Empty lists for the products."""
@@ -85,7 +86,9 @@ def build_from_all_pairs(
     slices = list(split_rows(len(vectors), _RESCORED_ROWS)) if not blocks.exact else []
     total = pairs + len(slices)
     done = 0
-    if checkpoint and (kept := checkpoint.read(_KEPT)):
+    # Kept by a processor that multiplies bytes another way, numbers mean something else.
+    kept = checkpoint.read(_KEPT) if checkpoint else None
+    if kept is not None and str(kept["meaning"]) == blocks.meaning:
         done = int(kept["done"])
         neighbours[:], numbers[:] = kept["neighbours"], kept["numbers"]
     remaining = islice(_diagonals(len(starts)), done, None)
@@ -95,7 +98,13 @@ def build_from_all_pairs(
             for _ in pool.map(push, batch):
                 done += 1
             if checkpoint and (done == pairs or done - last_kept >= pairs / _KEPT_SHARE):
-                checkpoint.keep(_KEPT, done=np.int64(done), neighbours=neighbours, numbers=numbers)
+                checkpoint.keep(
+                    _KEPT,
+                    done=np.int64(done),
+                    meaning=np.array(blocks.meaning),
+                    neighbours=neighbours,
+                    numbers=numbers,
+                )
                 last_kept = done
             between_blocks(done, total)
         if not slices:
@@ -133,6 +142,7 @@ def _choose_blocks(vectors: AnyVectors, k: int, floor: float, block_rows: int) -
 
 class _FloatBlocks:
     exact = True
+    meaning = "cosines"
 
     def __init__(self, vectors: AnyVectors, length: int, floor: float, rows: int) -> None:
         self.rows = rows
@@ -159,6 +169,7 @@ class _ByteBlocks:
 
     def __init__(self, vectors: AnyVectors, scale: ByteScale, length: int, floor: int, rows: int) -> None:
         self.rows = rows
+        self.meaning = f"products of {scale.steps:.6g} steps, at most {scale.limit}"
         self._length = length
         self._floor = floor
         self._left = np.empty(vectors.shape, dtype=np.uint8)

@@ -36,7 +36,8 @@ class GraphCheckpoint:
         """Keep a part in place of the one of that name."""
         self._folder.mkdir(parents=True, exist_ok=True)
         contents: dict[str, Any] = {_FINGERPRINT: np.array(self._fingerprint), **arrays}
-        beside = self._folder / f"{part}.npz.part"
+        # Another process may hold the same job's folder for a moment: one whose worker has lost its lease.
+        beside = self._folder / f"{part}.{os.getpid()}.part"
         with beside.open("wb") as file:
             np.savez(file, **contents)
             file.flush()

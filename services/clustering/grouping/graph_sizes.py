@@ -33,6 +33,21 @@ STORED: Final = 2
 SLICE_ROWS_PER_CELL: Final = 16
 
 
+def describe_building() -> tuple[int, ...]:
+    """What a graph that is gone on with must have been begun with, besides its request."""
+    return (
+        BYTES_FROM,
+        SPARE,
+        TRAINED_PER_CELL,
+        BLOCK_ROWS,
+        PROBED,
+        PROBED_ALONE,
+        ALONE_SHARE,
+        STORED,
+        SLICE_ROWS_PER_CELL,
+    )
+
+
 def count_cells(faces: int) -> int:
     """The power of two nearest to 3 * sqrt(N) by its logarithm, at most one for each row."""
     return int(min(2 ** np.round(np.log2(3 * np.sqrt(max(1, faces)))), max(1, faces)))

@@ -109,7 +109,7 @@ def _choose_pool(
     if len(first) and len(rows):
         second = find_neighbours_of(
             take_rows(faces.vectors, first),
-            take_rows(faces.vectors, rows),
+            faces.vectors[rows],
             k=min(faces.sizes.neighbours, len(rows)),
             floor=reach,
             threads=faces.sizes.threads,

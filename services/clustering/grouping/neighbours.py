@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from services.clustering.grouping.all_pairs import build_from_all_pairs, make_graph
 from services.clustering.grouping.graph import NeighbourGraph
 from services.clustering.grouping.graph_checkpoint import GraphCheckpoint, fingerprint_request
-from services.clustering.grouping.graph_sizes import choose_method
+from services.clustering.grouping.graph_sizes import choose_method, describe_building
 from services.clustering.grouping.inverted_lists import build_from_inverted_lists
 from services.clustering.grouping.nearest import Ints, push_rows
 from services.clustering.grouping.request import GraphMethod, GroupingSizes
@@ -45,7 +45,8 @@ def build_neighbour_graph(
     method = choose_method(len(vectors), method, sizes)
     kept = None
     if checkpoint is not None:
-        kept = GraphCheckpoint(checkpoint, fingerprint_request(vectors, k, floor, method, sizes.block_rows))
+        details = (k, floor, method, sizes.block_rows, *describe_building())
+        kept = GraphCheckpoint(checkpoint, fingerprint_request(vectors, *details))
     if method is GraphMethod.INVERTED_LISTS:
         graph = build_from_inverted_lists(
             vectors, k=k, floor=floor, threads=sizes.threads, between_blocks=between_blocks, checkpoint=kept

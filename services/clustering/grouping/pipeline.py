@@ -265,8 +265,9 @@ def _check_request(request: GroupingRequest) -> None:
         raise InvalidRequest("sizes must be at least 1, min_cluster_size at least 2", field="sizes")
     for part in split_rows(len(vectors)):
         rows = take_rows(vectors, part)
-        if not (np.abs(np.einsum("nd,nd->n", rows, rows) - 1.0) < _NORM_TOLERANCE).all():
-            raise InvalidRequest("vectors must have unit length", field="vectors")
+        wrong = np.flatnonzero(~(np.abs(np.einsum("nd,nd->n", rows, rows) - 1.0) < _NORM_TOLERANCE))
+        if len(wrong):
+            raise InvalidRequest(f"vectors must have unit length, row {part.start + wrong[0]} has not", field="vectors")
 
 
 class Run:

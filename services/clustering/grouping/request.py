@@ -57,7 +57,7 @@ Cancelled = Callable[[], bool]
 
 
 class GroupingCancelled(KithError):
-    """The caller's flag was seen between two blocks; nothing was kept."""
+    """The caller's flag was seen between two blocks."""
 
     def __init__(self) -> None:
         super().__init__("the grouping was cancelled")

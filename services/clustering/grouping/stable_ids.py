@@ -10,7 +10,7 @@ other way round.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,12 +48,14 @@ def keep_cluster_ids(
     labels: npt.NDArray[np.integer],
     new_id: Callable[[], str],
     *,
+    claims: Mapping[int, str] | None = None,
     old_away: npt.NDArray[np.bool_] | None = None,
     new_away: npt.NDArray[np.bool_] | None = None,
     lasting: Collection[str] = (),
 ) -> StableIds:
     """Name groups 0..K-1 of ``labels`` (N,; -1 noise), given each face's old cluster id (``None``: had none).
 
+    ``claims``: the id of a group, where it is known.
     ``old_away`` (N,): the face's old cluster was put away; ``new_away`` (K,): the group is; none are by default.
     ``lasting`` ids do not end if no group takes them: faces without a group keep them. ``new_id`` is called once
     per group without an old id, in the order of the groups. Equal overlaps are decided by the lower group, then
@@ -68,8 +70,8 @@ def keep_cluster_ids(
     old_sizes = Counter(old for old in old_ids if old is not None)
     new_sizes = Counter(name for name in names if name >= 0)
     overlaps = Counter((name, old) for name, old in zip(names, old_ids, strict=True) if name >= 0 and old is not None)
-    given: dict[int, str] = {}
-    used: set[str] = set()
+    given = dict(claims or {})
+    used = set(given.values())
     for (group, old), shared in sorted(overlaps.items(), key=lambda item: (-item[1], item[0])):
         if group in given or old in used or is_away[group] != (old in put_away):
             continue

@@ -22,25 +22,32 @@ async def lock_clusters(tx: Transaction, library_id: str) -> None:
 
 
 async def hold_faces(
-    tx: Transaction, library_id: str, face_ids: Sequence[UUID] = (), cluster_id: str | None = None
+    tx: Transaction,
+    library_id: str,
+    face_ids: Sequence[UUID] = (),
+    cluster_id: str | None = None,
+    *,
+    members: bool = True,
 ) -> None:
-    """Keep these faces, and those with a place in a cluster of the library, or in the one, from being deleted.
+    """Keep these faces, and those with a place in a cluster of the library, or in the one, from being deleted; ``members``
+    False: only these.
 
     To be called before anything of clusters is written: a deleted face takes its row in a cluster with it, so whoever
     deletes holds the face and waits for that row, while a writer of clusters holds the row and its foreign key waits for
     the face. With the faces first, in order of id, one waits for the other instead. Other changes of a face need not wait.
     """
-    members = select(cluster_members.c.face_id).where(cluster_members.c.library_id == library_id)
+    placed = select(cluster_members.c.face_id).where(cluster_members.c.library_id == library_id)
     covers = select(clusters.c.cover_face_id).where(clusters.c.library_id == library_id)
     medoids = select(clusters.c.medoid_face_id).where(clusters.c.library_id == library_id)
     if cluster_id is not None:
-        members = members.where(cluster_members.c.cluster_id == cluster_id)
+        placed = placed.where(cluster_members.c.cluster_id == cluster_id)
         covers = covers.where(clusters.c.cluster_id == cluster_id)
         medoids = medoids.where(clusters.c.cluster_id == cluster_id)
     given = select(func.unnest(cast(list(face_ids), ARRAY(UUID_TYPE(as_uuid=True)))))
+    wanted = union(placed, covers, medoids, given) if members else given
     held = (
         select(faces.c.face_id)
-        .where(faces.c.face_id.in_(union(members, covers, medoids, given)))
+        .where(faces.c.face_id.in_(wanted))
         .order_by(faces.c.face_id)
         .with_for_update(read=True, key_share=True)
         .cte("held")

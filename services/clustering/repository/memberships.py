@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Text, case, cast, column, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Text, case, cast, column, delete, func, insert, literal, or_, select, union, update
 from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -17,7 +17,7 @@ from shared.clock import Clock
 from shared.db.engine import Transaction
 from shared.db.tables_clustering import cluster_members, cluster_numbers, clusters
 from shared.db.tables_detection import faces
-from shared.db.tables_persons import assignments
+from shared.db.tables_persons import assignments, change_faces, changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,34 @@ async def read_memberships(tx: Transaction, library_id: str, face_ids: Sequence[
 
 
 async def list_new_faces(tx: Transaction, library_id: str, since: datetime) -> set[UUID]:
-    """Faces that were found at or after ``since``, whatever became of them."""
-    rows = await tx.rows(select(faces.c.face_id).where(faces.c.library_id == library_id, faces.c.created_at >= since))
-    return {row.face_id for row in rows}
+    """Faces that were found, put aside or taken back, or given or taken from somebody at or after ``since``."""
+    touched = select(faces.c.face_id).where(
+        faces.c.library_id == library_id, or_(faces.c.created_at >= since, faces.c.updated_at >= since)
+    )
+    moved = (
+        select(change_faces.c.face_id)
+        .join(changes, changes.c.change_id == change_faces.c.change_id)
+        .where(changes.c.library_id == library_id, changes.c.created_at >= since)
+    )
+    return {row.face_id for row in await tx.rows(union(touched, moved))}
+
+
+async def list_wider_clusters(tx: Transaction, library_id: str, face_ids: Sequence[UUID]) -> set[str]:
+    """Clusters that have some of these faces, and others too."""
+    given = cast(list(face_ids), ARRAY(UUID_TYPE(as_uuid=True)))
+    inside = (
+        select(cluster_members.c.cluster_id, func.count().label("count"))
+        .where(cluster_members.c.library_id == library_id, cluster_members.c.face_id == func.any(given))
+        .group_by(cluster_members.c.cluster_id)
+        .subquery("inside")
+    )
+    rows = await tx.rows(
+        select(inside.c.cluster_id)
+        .join(cluster_members, cluster_members.c.cluster_id == inside.c.cluster_id)
+        .group_by(inside.c.cluster_id, inside.c.count)
+        .having(func.count() > inside.c.count)
+    )
+    return {row.cluster_id for row in rows}
 
 
 async def insert_clusters(

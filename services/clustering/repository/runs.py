@@ -55,6 +55,8 @@ async def find_last_runs(tx: Transaction, library_id: str) -> tuple[ClusterRun |
         cluster_runs.c.library_id == library_id,
         cluster_runs.c.read_at.is_not(None),
         cluster_runs.c.parameters["whole"].as_boolean(),
+        # One that found no face has none.
+        cluster_runs.c.thresholds != {},
     )
     newest = whole.order_by(cluster_runs.c.run_id.desc()).limit(1)
     last = await tx.one_or_none(newest)

@@ -58,19 +58,6 @@ class FaceTable:
             np.empty(0, dtype=np.bool_),
         )
 
-    def only(self, rows: npt.NDArray[np.bool_]) -> FaceTable:
-        """Those rows, copied."""
-        if rows.all():
-            return self
-        return FaceTable(
-            [self.face_ids[row] for row in np.flatnonzero(rows).tolist()],
-            self.vectors[rows],
-            self.assets[rows],
-            self.quality[rows],
-            self.anchors[rows],
-            self.dismissed[rows],
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class FaceCounts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
@@ -217,3 +218,19 @@ async def test_a_changed_formula_makes_what_is_stored_stale(
         assert (centroid.version, centroid.stale) == (version, False)
         monkeypatch.setattr("services.clustering.repository.centroids.ALGORITHM", "trimmed-mean-next")
         assert [each.stale for each in await stored(base, anna)] == [version == 1]
+
+
+async def test_who_is_due_and_held_by_somebody_is_asked_for_once_in_a_while(
+    base: Foundation, people: People, seeded: SeededFaces, computer: CentroidComputer, clock: StillClock
+) -> None:
+    anna = await people.create("Anna", seeded.face_ids[:4])
+    clock.advance(LATER_S)
+    async with base.database.transaction() as tx:
+        await tx.execute(select(centroids_to_compute).where(centroids_to_compute.c.person_id == anna).with_for_update())
+        due_at = await computer.compute_due()
+        assert due_at is not None
+        assert due_at < clock.now()
+        assert computer.choose_pause(due_at) == 0.05
+    assert computer.choose_pause(clock.now() + timedelta(seconds=0.01)) == pytest.approx(0.01)
+    assert computer.choose_pause(None) == 0.05
+    assert await computer.compute_due() is None

@@ -14,7 +14,10 @@ from services.clustering import jobs as job_kinds
 from services.clustering.grouping.process import group_in_process
 from services.clustering.grouping.request import Cancelled, GroupingRequest, GroupingResult, Report
 from services.clustering.repository.workspace import Workspace, list_workspaces
+from services.clustering.server import start as start_clustering
 from services.clustering.sweeping import sweep
+from services.clustering.worker import start as start_worker
+from services.persons.server import start as start_persons
 from shared.config import ClusteringSettings
 from shared.db.tables_clustering import cluster_members, cluster_runs, clusters
 from shared.db.tables_detection import face_embeddings, models
@@ -75,6 +78,21 @@ async def test_a_run_that_would_need_too_much_memory_is_refused_and_nothing_begu
     assert int(refused.value.metadata["needed_mb"]) > 512
     assert "KITH_CLUSTERING_MEMORY_BUDGET_MB" in refused.value.message
     assert await count(base, jobs) == 0
+
+
+@pytest.mark.usefixtures("grouping_here")
+async def test_a_worker_with_less_memory_than_the_server_took_the_call_by_fails_the_job(
+    running: Running, base: Foundation
+) -> None:
+    """And does not wait for memory that nobody will give back."""
+    persons = await running.server("persons", start_persons)
+    clustering = await running.server("clustering", start_clustering)
+    tight = ClusteringSettings(memory_budget_mb=512, small_set=4000)
+    running.settings = running.settings.model_copy(update={"clustering": tight})
+    await running.worker(start_worker)
+    await seed_faces(base, random_vectors(3700, 16))
+    job = await Kith(persons, clustering).cluster()
+    assert (job.state, job.error.reason) == (jobs_pb2.JOB_STATE_FAILED, "MEMORY_BUDGET")
 
 
 @pytest.mark.usefixtures("grouping_here")

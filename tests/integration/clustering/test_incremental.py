@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import delete, select, update
 
 from kith.clustering.v1 import clusters_pb2 as pb
 from kith.jobs.v1 import jobs_pb2
+from services.clustering.domain import increment_run
 from shared.db.tables_clustering import cluster_members, cluster_runs
 from shared.db.tables_detection import face_embeddings, models
+from shared.db.tables_detection import faces as face_table
 from shared.errors import InvalidRequest, PreconditionFailed, Reason
 from shared.foundation import Foundation
 from tests.integration.clustering.kit import Kith, crowd
 from tests.integration.library import seed_faces
 
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 INCREMENTAL = pb.CLUSTER_SCOPE_INCREMENTAL
 pytestmark = pytest.mark.usefixtures("grouping_here")
 
@@ -37,7 +42,7 @@ async def succeed(kith: Kith, **fields: object) -> pb.ClusterRun:
     return await last_run(kith)
 
 
-async def seed(base: Foundation, vectors: np.ndarray[object, np.dtype[np.float32]], rows: slice) -> list[UUID]:
+async def seed(base: Foundation, vectors: NDArray[np.float32], rows: slice) -> list[UUID]:
     return (await seed_faces(base, vectors[rows])).face_ids
 
 
@@ -84,7 +89,7 @@ async def test_a_face_between_them_makes_two_clusters_one(kith: Kith, base: Foun
     random = np.random.default_rng(0)
     one, two = np.linalg.qr(random.standard_normal((64, 2)))[0].T
 
-    def around(angle: float, count: int, spread: float = 0.1) -> np.ndarray[object, np.dtype[np.float32]]:
+    def around(angle: float, count: int, spread: float = 0.1) -> NDArray[np.float32]:
         centre = np.cos(angle) * one + np.sin(angle) * two
         faces = centre + spread * random.standard_normal((count, 64)) / 8
         return np.asarray(faces / np.linalg.norm(faces, axis=1, keepdims=True), dtype=np.float32)
@@ -154,8 +159,10 @@ async def test_parameters_are_those_of_the_full_run(kith: Kith, base: Foundation
     assert (run.algorithm, run.min_cluster_size) == (pb.CLUSTER_ALGORITHM_DBSCAN, 4)
     assert run.parameters.neighbours == full.parameters.neighbours == 16
     assert run.parameters.merge == full.parameters.merge == 0.6
-    with pytest.raises(InvalidRequest):
-        await kith.cluster(scope=INCREMENTAL, parameters=said)
+    for fields in ({"parameters": said}, {"algorithm": pb.CLUSTER_ALGORITHM_DBSCAN}, {"min_cluster_size": 4}):
+        with pytest.raises(InvalidRequest) as refused:
+            await kith.cluster(scope=INCREMENTAL, **fields)
+        assert [violation.field for violation in refused.value.violations] == list(fields)
 
 
 async def test_a_cluster_that_ended_meanwhile_takes_nobody_along(kith: Kith, base: Foundation) -> None:
@@ -171,3 +178,43 @@ async def test_a_cluster_that_ended_meanwhile_takes_nobody_along(kith: Kith, bas
     # They were ungrouped faces near the new ones then, and are one group with them.
     assert len({members[face_id] for face_id in [*known, *new]}) == 1
     assert run.created == 1
+
+
+async def test_a_run_that_found_no_face_is_not_built_on(kith: Kith, base: Foundation) -> None:
+    known = await seed(base, crowd(5), slice(0, 5))
+    await kith.assign(known, await kith.create("Anna"))
+    await succeed(kith)
+    await seed(base, crowd(5, seed=1), slice(0, 5))
+    with pytest.raises(PreconditionFailed) as refused:
+        await kith.cluster(scope=INCREMENTAL)
+    assert refused.value.reason is Reason.RUN_REQUIRED
+
+
+async def test_faces_that_come_back_are_placed_again(kith: Kith, base: Foundation) -> None:
+    """Found long before the last run, and nobody's again since."""
+    vectors = crowd(7, 5)
+    faces = await seed(base, vectors, slice(0, 12))
+    async with base.database.transaction() as tx:
+        await tx.execute(update(face_table).values(created_at=LONG_AGO, updated_at=LONG_AGO))
+    anna = await kith.create("Anna")
+    await kith.assign(faces[5:7], anna)
+    await succeed(kith)
+    before = await read_members(base)
+    assert set(before) == {*faces[:5], *faces[7:]}
+    for face_id in faces[5:7]:
+        await kith.unassign(face_id)
+    run = await succeed(kith, scope=INCREMENTAL)
+    after = await read_members(base)
+    assert {after[face_id] for face_id in faces[5:7]} == {before[faces[0]]}
+    assert run.faces == 2
+
+
+async def test_so_many_that_a_full_run_is_the_shorter_way(
+    kith: Kith, base: Foundation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seed_faces(base, crowd(5))
+    await succeed(kith)
+    monkeypatch.setattr(increment_run, "MOST_NEW", 3)
+    await seed_faces(base, crowd(4, seed=1))
+    job = await kith.cluster(scope=INCREMENTAL)
+    assert (job.state, job.error.reason) == (jobs_pb2.JOB_STATE_FAILED, "RUN_REQUIRED")

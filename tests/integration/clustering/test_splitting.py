@@ -15,6 +15,7 @@ from kith.clustering.v1 import clusters_pb2
 from kith.jobs.v1 import jobs_pb2
 from services.clustering import jobs
 from services.clustering.domain import splitting
+from services.clustering.grouping import linkage
 from services.clustering.grouping.linkage import CutRequest, Labels
 from shared.db.tables_clustering import cluster_members, clusters
 from shared.db.tables_detection import face_embeddings, faces
@@ -219,7 +220,7 @@ async def test_a_large_cluster_is_cut_in_a_process_of_its_own(
 ) -> None:
     cluster_id, people = await seed(base, 9, 6)
     used: list[int] = []
-    real = splitting.cut_in_process
+    real = linkage.cut_in_process
 
     def cut(request: CutRequest, *told: Any) -> Labels:
         used.append(len(request.vectors))

@@ -11,10 +11,12 @@ from services.clustering.domain.placement import Groups, Placement, place_groups
 from services.clustering.repository.memberships import Place
 
 
-def place(old: str, labels: str, *, away: str = "", anchored: str = "", pinned: str = "", gone: str = "") -> Placement:
+def place(
+    old: str, labels: str, *, away: str = "", anchored: str = "", pinned: str = "", gone: str = "", wider: str = ""
+) -> Placement:
     """One letter per face: its old cluster ('.': none) and its new group by digit ('.': none). Clusters in ``away`` were put
     away; faces at the positions in ``anchored`` had been put together by a human, those in ``pinned`` have been since, those in
-    ``gone`` went away.
+    ``gone`` went away. Clusters in ``wider`` have faces besides these.
     """
     face_ids = [UUID(int=row) for row in range(len(old))]
     numbers = count(1)
@@ -29,7 +31,7 @@ def place(old: str, labels: str, *, away: str = "", anchored: str = "", pinned: 
         for row, (face_id, letter) in enumerate(zip(face_ids, old, strict=True))
         if str(row) not in gone
     }
-    return place_groups(groups, present, 3, lambda: f"new{next(numbers)}")
+    return place_groups(groups, present, 3, lambda: f"new{next(numbers)}", set(wider))
 
 
 def members(found: Placement) -> dict[str, list[int]]:
@@ -99,6 +101,17 @@ def test_a_cluster_that_was_put_away_keeps_those_who_are_in_no_group_any_more() 
 def test_a_group_made_by_a_human_may_be_small() -> None:
     assert members(place("aa....", "001111", anchored="01")) == {"a": [0, 1], "new1": [2, 3, 4, 5]}
     assert members(place("aa....", "001111")) == {"new1": [2, 3, 4, 5]}
+
+
+def test_a_group_with_what_a_human_made_is_that_cluster_however_many_others_there_are() -> None:
+    found = place("ppbbbbbbb", "000000000", anchored="01")
+    assert set(members(found)) == {"p"}
+    assert found.fate.gone == 1
+
+
+def test_a_cluster_that_reaches_beyond_the_selection_lives_on() -> None:
+    assert place("aaab", "....", wider="a").fate.gone == 1
+    assert place("aaab", "....").fate.gone == 2
 
 
 def test_what_a_human_parted_meanwhile_stays_parted() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
+import pytest
 
 from services.clustering.grouping.pipeline import group_faces
 from services.clustering.grouping.process import group_in_process
 from services.clustering.grouping.request import GroupingRequest
 from services.clustering.repository.unassigned import FaceTable
 from services.clustering.repository.workspace import Workspace, list_workspaces, remove_workspaces
+from shared.errors import Unavailable
 from shared.faces.embeddings import normalise
 
 JOB = UUID(int=7)
@@ -57,6 +61,44 @@ def test_what_was_not_kept_to_the_end_does_not_come_back(tmp_path: Path) -> None
     # Another attempt to read begins.
     workspace.make_vectors(5, 4)
     assert workspace.open() is None
+
+
+def test_what_the_disk_has_damaged_does_not_come_back(tmp_path: Path) -> None:
+    for name in ("facts.json", "face_ids.npy", "vectors.npy", "quality.npy"):
+        workspace = Workspace(tmp_path, JOB)
+        fill(workspace)
+        path = tmp_path / str(JOB) / "faces" / name
+        path.write_bytes(path.read_bytes()[:10])
+        assert Workspace(tmp_path, JOB).open() is None
+
+
+def test_two_workers_that_read_at_once_do_not_mix_their_faces(tmp_path: Path) -> None:
+    """One that lost the job while it read goes on writing for a while."""
+    late, holder = Workspace(tmp_path, JOB), Workspace(tmp_path, JOB)
+    vectors = late.make_vectors(4, 16)
+    fill(holder)
+    vectors[:] = 1
+    with pytest.raises(FileNotFoundError):
+        late.keep(FaceTable.empty(16), {"model_version": "other"})
+    opened = holder.open()
+    assert opened is not None
+    assert (len(opened[0].face_ids), opened[1]) == (60, FACTS)
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(Unavailable, match="no room for 1 MiB") as refused:
+        Workspace(tmp_path, JOB).make_vectors(1100, 512)
+    assert str(tmp_path) not in refused.value.message
+    assert list(list_workspaces(tmp_path)) == []
+
+
+def test_folders_of_other_names_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "not-a-job-of-mine").mkdir()
+    assert list(list_workspaces(tmp_path)) == []
 
 
 def test_no_faces_can_be_kept_too(tmp_path: Path) -> None:

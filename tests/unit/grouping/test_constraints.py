@@ -13,7 +13,7 @@ def apply(labels: list[int], anchors: list[int], degrees: list[float] | None = N
     vectors = np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
     found = apply_anchors(vectors, np.array(labels, dtype=np.int32), np.array(anchors, dtype=np.int32), no_check)
     assert found.dtype == np.int32
-    return found.tolist()
+    return [int(label) for label in found]
 
 
 def test_without_anchors_nothing_changes() -> None:

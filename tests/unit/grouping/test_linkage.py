@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import adjusted_rand_score
@@ -22,7 +23,7 @@ def people(*sizes: int, seed: int = 0, spread: float = 0.05) -> tuple[Vectors, L
 
 
 def sizes_of(labels: Labels) -> list[int]:
-    return np.bincount(labels).tolist()
+    return [int(size) for size in np.bincount(labels)]
 
 
 def test_a_cut_by_cosine_is_that_of_scipy() -> None:
@@ -87,7 +88,7 @@ def test_people_who_look_alike_are_parted_and_persons_left_whole() -> None:
     ]
     persons = persons[:40]
 
-    def suggest(rows: np.ndarray) -> Labels:  # type: ignore[type-arg]
+    def suggest(rows: npt.NDArray[np.integer]) -> Labels:
         return cut_faces(CutRequest(made.vectors[rows], count=100, cosine=0.3))
 
     whole = [int(suggest(rows).max()) == 0 for rows in persons]

@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from shared.db.migrations.beside import create_index, run_together
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -260,17 +262,17 @@ def _follow_version_before() -> None:
 
 
 def _create_indexes() -> None:
-    _create_index("ix_persons_name_trigrams", "persons USING gin (name_trigrams)")
-    _create_index("ix_persons_merged_into", "persons (merged_into) WHERE merged_into IS NOT NULL")
-    _create_index("ix_changes_person", "changes USING gin (person_ids)")
-    _create_index(
+    create_index("ix_persons_name_trigrams", "persons USING gin (name_trigrams)")
+    create_index("ix_persons_merged_into", "persons (merged_into) WHERE merged_into IS NOT NULL")
+    create_index("ix_changes_person", "changes USING gin (person_ids)")
+    create_index(
         "uq_changes_position", "changes (library_id, position) WHERE position IS NOT NULL", kind="UNIQUE INDEX"
     )
-    _create_index("ix_changes_new", "changes (library_id, sequence) WHERE position IS NULL")
-    _create_index("ix_suggestions_moved", "suggestions (moved_from) WHERE moved_from IS NOT NULL")
+    create_index("ix_changes_new", "changes (library_id, sequence) WHERE position IS NULL")
+    create_index("ix_suggestions_moved", "suggestions (moved_from) WHERE moved_from IS NOT NULL")
     # Those never seen have a place in it, so that it holds the order of a page.
-    _create_index("ix_persons_last_seen_next", "persons (library_id, coalesce(last_seen, '-infinity'), person_id)")
-    _run_together(
+    create_index("ix_persons_last_seen_next", "persons (library_id, coalesce(last_seen, '-infinity'), person_id)")
+    run_together(
         "DROP INDEX IF EXISTS ix_persons_last_seen",
         "ALTER INDEX ix_persons_last_seen_next RENAME TO ix_persons_last_seen",
     )
@@ -281,29 +283,12 @@ def _sort_names_by_code_point() -> None:
 
     The column's new collation is that of an index built before, which PostgreSQL then keeps as it is.
     """
-    _create_index("ix_persons_name_next", 'persons (library_id, name_key COLLATE "C", person_id)')
-    _run_together(
+    create_index("ix_persons_name_next", 'persons (library_id, name_key COLLATE "C", person_id)')
+    run_together(
         "DROP INDEX IF EXISTS ix_persons_name",
         'ALTER TABLE persons ALTER COLUMN name_key TYPE text COLLATE "C"',
         "ALTER INDEX ix_persons_name_next RENAME TO ix_persons_name",
     )
-
-
-def _create_index(name: str, definition: str, *, kind: str = "INDEX") -> None:
-    """Build an index beside readers and writers; anew, if building it was broken off before."""
-    bind = op.get_bind()
-    # It waits for transactions that are older, and nobody waits for it meanwhile.
-    timeout = bind.scalar(sa.text("SHOW lock_timeout"))
-    op.execute("SET lock_timeout = 0")
-    spoilt = sa.text("SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid")
-    if bind.scalar(spoilt, {"name": name}):
-        op.execute(f"DROP INDEX CONCURRENTLY {name}")
-    op.execute(f"CREATE {kind} CONCURRENTLY IF NOT EXISTS {name} ON {definition}")
-    op.execute(f"SET lock_timeout = '{timeout}'")
-
-
-def _run_together(*statements: str) -> None:
-    op.execute(f"DO $$ BEGIN {'; '.join(statements)}; END $$")
 
 
 def _convert_ledger() -> None:

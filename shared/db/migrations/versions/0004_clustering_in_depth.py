@@ -1,13 +1,15 @@
 """Runs that say all they did, faces that humans put into clusters, and the people whose centroids are to be computed.
 
-Revision: 0004, after 0003. Expand only: version N-1 must run beside it.
+Revision: 0004, after 0003. Expand only, and like it: version N-1 runs beside it while it is applied, every statement is a
+transaction of its own, and broken off anywhere it is run again from the beginning.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
+
+from shared.db.migrations.beside import create_index
 
 revision = "0004"
 down_revision = "0003"
@@ -16,7 +18,7 @@ depends_on = None
 
 # Statement triggers: one insert however many faces a statement moves. In order of id, as all who lock people do.
 QUEUE_PEOPLE = """
-CREATE FUNCTION queue_centroids() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION queue_centroids() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO centroids_to_compute (person_id, library_id, since)
     SELECT touched.person_id, touched.library_id, now()
@@ -30,7 +32,7 @@ END $$
 # Who is put away, brought back or merged has other centroids, too, and perhaps no face that moves. By row: the condition costs
 # nothing where neither column is written, as when a face is assigned.
 QUEUE_PERSON = """
-CREATE FUNCTION queue_centroids_person() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION queue_centroids_person() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO centroids_to_compute (person_id, library_id, since) VALUES (NEW.person_id, NEW.library_id, now())
     ON CONFLICT (person_id) DO UPDATE SET changes = EXCLUDED.changes;
@@ -38,7 +40,7 @@ BEGIN
 END $$
 """
 QUEUE_PERSON_WHEN = """
-CREATE TRIGGER queue_centroids_person AFTER UPDATE OF status, deleted_at ON persons FOR EACH ROW
+CREATE OR REPLACE TRIGGER queue_centroids_person AFTER UPDATE OF status, deleted_at ON persons FOR EACH ROW
 WHEN (OLD.status <> NEW.status OR OLD.deleted_at IS DISTINCT FROM NEW.deleted_at)
 EXECUTE FUNCTION queue_centroids_person()
 """
@@ -54,20 +56,43 @@ TRIGGERS = {
 
 
 def upgrade() -> None:
-    json = postgresql.JSONB(astext_type=sa.Text())
-    op.add_column("cluster_runs", sa.Column("scope", sa.Text(), server_default="FULL", nullable=False))
-    for name in ("parameters", "metrics", "outcome"):
-        op.add_column("cluster_runs", sa.Column(name, json, server_default="{}", nullable=False))
-    op.add_column("cluster_runs", sa.Column("read_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("cluster_runs", sa.Column("matcher_id", sa.UUID(), nullable=True))
-    op.create_check_constraint("ck_cluster_runs_scope", "cluster_runs", "scope IN ('FULL', 'INCREMENTAL')")
-    op.add_column("clusters", sa.Column("medoid_face_id", sa.UUID(), nullable=True))
-    op.add_column("clusters", sa.Column("separation", sa.REAL(), nullable=True))
-    op.create_foreign_key(
-        "fk_clusters_medoid_face_id", "clusters", "faces", ["medoid_face_id"], ["face_id"], ondelete="SET NULL"
+    with op.get_context().autocommit_block():
+        _expand_tables()
+        _create_tables()
+        create_index("ix_clusters_medoid", "clusters (medoid_face_id)")
+        op.execute("ALTER TABLE cluster_runs VALIDATE CONSTRAINT ck_cluster_runs_scope")
+        op.execute("ALTER TABLE clusters VALIDATE CONSTRAINT fk_clusters_medoid_face_id")
+        _follow_people()
+
+
+def _expand_tables() -> None:
+    op.execute(
+        """
+        ALTER TABLE cluster_runs
+            ADD COLUMN IF NOT EXISTS scope text DEFAULT 'FULL' NOT NULL,
+            ADD COLUMN IF NOT EXISTS parameters jsonb DEFAULT '{}' NOT NULL,
+            ADD COLUMN IF NOT EXISTS metrics jsonb DEFAULT '{}' NOT NULL,
+            ADD COLUMN IF NOT EXISTS outcome jsonb DEFAULT '{}' NOT NULL,
+            ADD COLUMN IF NOT EXISTS read_at timestamptz,
+            ADD COLUMN IF NOT EXISTS matcher_id uuid,
+            DROP CONSTRAINT IF EXISTS ck_cluster_runs_scope,
+            ADD CONSTRAINT ck_cluster_runs_scope CHECK (scope IN ('FULL', 'INCREMENTAL')) NOT VALID
+        """
     )
-    op.create_index("ix_clusters_medoid", "clusters", ["medoid_face_id"])
-    op.add_column("cluster_members", sa.Column("pinned", sa.Boolean(), server_default="false", nullable=False))
+    op.execute("ALTER TABLE cluster_members ADD COLUMN IF NOT EXISTS pinned boolean DEFAULT false NOT NULL")
+    op.execute(
+        """
+        ALTER TABLE clusters
+            ADD COLUMN IF NOT EXISTS medoid_face_id uuid,
+            ADD COLUMN IF NOT EXISTS separation real,
+            DROP CONSTRAINT IF EXISTS fk_clusters_medoid_face_id,
+            ADD CONSTRAINT fk_clusters_medoid_face_id FOREIGN KEY (medoid_face_id) REFERENCES faces (face_id)
+                ON DELETE SET NULL NOT VALID
+        """
+    )
+
+
+def _create_tables() -> None:
     op.create_table(
         "centroids_to_compute",
         sa.Column("person_id", sa.UUID(), nullable=False),
@@ -82,49 +107,25 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("person_id", name="pk_centroids_to_compute"),
+        if_not_exists=True,
     )
-    op.create_index("ix_centroids_to_compute_since", "centroids_to_compute", ["since"])
+    op.create_index("ix_centroids_to_compute_since", "centroids_to_compute", ["since"], if_not_exists=True)
     op.create_table(
         "centroid_formulas",
         sa.Column("library_id", sa.Text(), nullable=False),
         sa.Column("model_version", sa.Text(), nullable=False),
         sa.Column("algorithm", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("library_id", name="pk_centroid_formulas"),
+        if_not_exists=True,
     )
-    op.add_column("suggestions", sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True))
-    op.create_index(
-        "ix_reviews_model", "reviews", ["library_id", sa.text("(evidence ->> 'model_version')"), "created_at"]
-    )
-    op.add_column("reviews", sa.Column("change_id", sa.UUID(), nullable=True))
-    op.create_table(
-        "review_leases",
-        sa.Column("suggestion_id", sa.UUID(), nullable=False),
-        sa.Column("library_id", sa.Text(), nullable=False),
-        sa.Column("reviewer", sa.Text(), nullable=False),
-        sa.Column("leased_until", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["suggestion_id"],
-            ["suggestions.suggestion_id"],
-            name="fk_review_leases_suggestion_id",
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("suggestion_id", name="pk_review_leases"),
-    )
-    op.create_table(
-        "calibrations",
-        sa.Column("library_id", sa.Text(), nullable=False),
-        sa.Column("model_version", sa.Text(), nullable=False),
-        sa.Column("parameters", json, nullable=False),
-        sa.Column("answers", sa.Integer(), nullable=False),
-        sa.Column("answered_until", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("fitted_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("library_id", "model_version", name="pk_calibrations"),
-    )
+
+
+def _follow_people() -> None:
     for name, (event, transition, touched) in TRIGGERS.items():
         function = f"queue_centroids_{name}"
         op.execute(QUEUE_PEOPLE.replace("queue_centroids()", f"{function}()").replace("{touched}", touched))
         op.execute(
-            f"CREATE TRIGGER {function} AFTER {event} ON assignments {transition} "
+            f"CREATE OR REPLACE TRIGGER {function} AFTER {event} ON assignments {transition} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
         )
     op.execute(QUEUE_PERSON)
@@ -132,11 +133,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("calibrations")
-    op.drop_table("review_leases")
-    op.drop_column("reviews", "change_id")
-    op.drop_index("ix_reviews_model", "reviews")
-    op.drop_column("suggestions", "asked_at")
     op.execute("DROP TRIGGER queue_centroids_person ON persons")
     op.execute("DROP FUNCTION queue_centroids_person()")
     op.drop_table("centroid_formulas")
