@@ -2,8 +2,8 @@
 
 A face is like a person as it is like the most alike of their prototypes and mode centroids; the margin is what it is ahead
 of the best other person, the support the number of the person's prototypes at or above the floor. The library's calibration,
-fitted on its answers, makes a probability of the three. A person who was refused for the face, or born after its photo was taken, is as
-if they were not there.
+fitted on its answers, makes a probability of the three. A person who was refused for the face, or born after its photo was
+taken, is as if they were not there.
 
 Faces surer than the target precision are assigned; the others from the least confidence on are asked about. So is what is
 sure enough but no machine's business: a second face of a person in one photo, a face of quite another age than the most

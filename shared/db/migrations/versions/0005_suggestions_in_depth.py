@@ -1,7 +1,7 @@
 """When a question was last asked, which change an answer made, who has which questions in hand, and curves fitted on answers.
 
-Revision: 0005, after 0004. Expand only, and like those before: version N-1 runs beside it while it is applied, every statement is a
-transaction of its own, and broken off anywhere it is run again from the beginning.
+Revision: 0005, after 0004. Expand only, and like those before: version N-1 runs beside it while it is applied, every statement
+is a transaction of its own, and broken off anywhere it is run again from the beginning.
 """
 
 from __future__ import annotations
