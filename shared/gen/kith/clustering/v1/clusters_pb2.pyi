@@ -94,7 +94,8 @@ class _ClusterScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ClusterS
     """The default: every selected face is grouped anew."""
     CLUSTER_SCOPE_INCREMENTAL: _ClusterScope.ValueType  # 2
     """Places the faces that came since the last run by their neighbours, and groups anew only what they touch. Parameters are
-    those of the last full run; none can be given.
+    those of the last full run; none can be given, nor the algorithm. FAILED_PRECONDITION, RUN_REQUIRED also of more than
+    50,000 new faces. A face whose embedding came long after it waits for a full run.
     """
 
 class ClusterScope(_ClusterScope, metaclass=_ClusterScopeEnumTypeWrapper): ...
@@ -104,7 +105,8 @@ CLUSTER_SCOPE_FULL: ClusterScope.ValueType  # 1
 """The default: every selected face is grouped anew."""
 CLUSTER_SCOPE_INCREMENTAL: ClusterScope.ValueType  # 2
 """Places the faces that came since the last run by their neighbours, and groups anew only what they touch. Parameters are
-those of the last full run; none can be given.
+those of the last full run; none can be given, nor the algorithm. FAILED_PRECONDITION, RUN_REQUIRED also of more than
+50,000 new faces. A face whose embedding came long after it waits for a full run.
 """
 Global___ClusterScope: _TypeAlias = ClusterScope  # noqa: Y015
 
@@ -932,7 +934,8 @@ class ClusterRun(_message.Message):
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """By name: largest, median_size, noise_share, cohesion, separation, silhouette (on a sample, -1..1), validity (as DBCV, on a
-        sample, -1..1), peak_mb (of the process that grouped).
+        sample, -1..1), peak_mb (of the process that grouped). An INCREMENTAL run has `pooled` alone: the faces that were formed
+        anew; its `faces` are those that were new, its `clusters` those that changed.
         """
 
     def __init__(
