@@ -19,11 +19,12 @@ import pytest
 from sqlalchemy import make_url
 
 from deploy.local.stack import start_stores
-from shared.config import Environment, Settings
+from shared.config import Environment, QdrantSettings, Settings
 from shared.foundation import Foundation, WorkerProcess, open_foundation
 from shared.migrate import migrate_database
 from shared.rpc.channel import open_channel
 from shared.rpc.server import RpcServer
+from shared.vectors.client import open_qdrant
 
 TEMPLATE = "kith_template"
 
@@ -71,7 +72,7 @@ async def settings(stores: Stores, tmp_path: Path) -> AsyncIterator[Settings]:
     """Settings of a fresh database, an own queue, and a random prefix in Qdrant. Intervals are short."""
     name = f"kith_{secrets.token_hex(6)}"
     await stores.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield Settings.model_validate(
+    found = Settings.model_validate(
         {
             "environment": Environment.TEST,
             "data_dir": tmp_path / "scratch",
@@ -87,7 +88,23 @@ async def settings(stores: Stores, tmp_path: Path) -> AsyncIterator[Settings]:
             "images": {"roots": [tmp_path.as_uri()]},
         }
     )
+    yield found
+    await _drop_collections(found.qdrant)
     await stores.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _drop_collections(settings: QdrantSettings) -> None:
+    """Delete what a test made in Qdrant.
+
+    Every collection left behind costs the server memory maps, of which Linux gives a process 65,530: too few for the whole suite.
+    """
+    client = open_qdrant(settings)
+    try:
+        for collection in (await client.get_collections()).collections:
+            if collection.name.startswith(f"{settings.prefix}_"):
+                await client.delete_collection(collection.name)
+    finally:
+        await client.close()
 
 
 @pytest.fixture
