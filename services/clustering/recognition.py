@@ -10,7 +10,6 @@ from services.clustering.domain.assigning import Assigner
 from services.clustering.domain.cluster_faces import ClusterFaces
 from services.clustering.domain.grouping_run import check_faces
 from services.clustering.domain.model import ClusteringDeps
-from services.clustering.domain.ports import People
 from services.clustering.domain.recognising import Recognised, make_recognition_rules, recognise_faces
 from services.clustering.progress import RunProgress
 from services.clustering.repository.known import KnownPeople, read_bounds, read_known
@@ -19,6 +18,7 @@ from shared.child import Cancelled, watch_child
 from shared.db.engine import Database
 from shared.db.long_work import allow_long_work
 from shared.jobs.execution import SliceRun
+from shared.jobs.handing_over import MachineAssignments
 
 _KEPT = "match"
 _TELL_S = 0.5
@@ -29,7 +29,7 @@ _MATCH_SHARE = 0.2
 async def recognise_people(
     database: Database,
     deps: ClusteringDeps,
-    people: People,
+    people: MachineAssignments,
     command: ClusterFaces,
     run: SliceRun,
     progress: RunProgress,
@@ -40,18 +40,18 @@ async def recognise_people(
     faces are held in the worker's own memory, within the run's budget, while they are looked at.
     """
     assigner = Assigner(people, deps, command.library_id, run.slice.job_id, progress.kept(_KEPT))
-    await assigner.send()
+    await assigner.rounds.send()
     if not assigner.ended:
         found = await _recognise(database, deps, command, progress)
         if found is not None:
             assigner.plan(*found)
-        while assigner.prepare():
+        while assigner.rounds.prepare():
             await progress.keep(_KEPT, assigner.position)
-            await assigner.send()
+            await assigner.rounds.send()
         async with run.step() as tx:
             await assigner.ask(tx, run.slice.created_by)
             await progress.keep_in(tx, _KEPT, assigner.position)
-    return {"assigned": assigner.assigned, "suggested": assigner.suggested}
+    return {"assigned": assigner.rounds.assigned, "suggested": assigner.suggested}
 
 
 async def _recognise(

@@ -1,4 +1,6 @@
-"""The suggestions service's part of forgetting a person: questions, answers, and where the person was next best."""
+"""The suggestions service's part of forgetting a person: questions, answers, counts of them, and where the person was next
+best.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from services.suggestions.repository.forgetting import clear_runner_up, delete_answers, delete_questions
+from services.suggestions.repository.forgetting import (
+    clear_runner_up,
+    delete_answers,
+    delete_counts,
+    delete_questions,
+)
 from shared.db.engine import Database, Transaction
 from shared.db.long_work import allow_long_work
 from shared.jobs.execution import SliceRun
@@ -17,7 +24,11 @@ from shared.jobs.model import Job, Json, Progress, SliceResults
 BATCH: Final = 500
 
 Delete = Callable[[Transaction, str, Sequence[UUID], int], Awaitable[int]]
-_DELETES: Final[dict[str, Delete]] = {"suggestions": delete_questions, "reviews": delete_answers}
+_DELETES: Final[dict[str, Delete]] = {
+    "suggestions": delete_questions,
+    "reviews": delete_answers,
+    "auto_finds": delete_counts,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from kith.suggestions.v1 import discovery_pb2, discovery_pb2_grpc, suggestions_p
 from services.suggestions.adapters.clustering import RemoteCentroidSearch
 from services.suggestions.adapters.faces import IndexedFaceSearch
 from services.suggestions.adapters.persons import RemoteAssignments
+from services.suggestions.assigning_jobs import AssignKnownHandler
+from services.suggestions.domain.assigning import ASSIGN_KNOWN
 from services.suggestions.domain.calibrating import refit_forever
 from services.suggestions.domain.discovering import FIND_MORE
 from services.suggestions.domain.expiring import EXPIRE, PURGE_ORPHANED, expire_batch, purge_batch
@@ -24,6 +26,7 @@ from shared.foundation import Chore, Foundation
 from shared.jobs.asking import ASK_PAIRS, FOLLOW_PEOPLE
 from shared.jobs.execution import JobHandler
 from shared.jobs.forgetting import FORGET_SUGGESTIONS
+from shared.jobs.machine_assignments import RemoteMachineAssignments
 from shared.rpc.channel import open_channel
 from shared.rpc.server import RpcServer
 from shared.vectors.faces import FaceIndex
@@ -64,13 +67,18 @@ def build_chores(base: Foundation) -> dict[str, Chore]:
 
 
 def build_handlers(base: Foundation, stack: AsyncExitStack) -> dict[str, JobHandler]:
-    """Handlers of this service's jobs, by kind; their channel to the clustering service closes with ``stack``."""
-    channel = open_channel(base.settings.services.clustering, base.settings.rpc, base.settings.auth)
-    stack.push_async_callback(channel.close)
+    """Handlers of this service's jobs, by kind; their channels to other services close with ``stack``."""
+    services = base.settings.services
+    clustering = open_channel(services.clustering, base.settings.rpc, base.settings.auth)
+    stack.push_async_callback(clustering.close)
+    persons = open_channel(services.persons, base.settings.rpc, base.settings.auth)
+    stack.push_async_callback(persons.close)
     deps = build_deps(base)
-    faces, centroids = _build_face_search(base), RemoteCentroidSearch(channel)
+    faces, centroids = _build_face_search(base), RemoteCentroidSearch(clustering)
+    people = RemoteMachineAssignments(persons)
     return {
         FIND_MORE: FindMoreHandler(base.database, deps, faces, centroids),
+        ASSIGN_KNOWN: AssignKnownHandler(base.database, deps, faces, centroids, people),
         PROPAGATE: PropagateHandler(base.database, deps, faces, centroids),
         EXPIRE: TidyHandler(deps, expire_batch, "expired"),
         PURGE_ORPHANED: TidyHandler(deps, purge_batch, "purged"),

@@ -152,9 +152,6 @@ class ClusteringSettings(Section):
     merge: float | None = Field(None, ge=-1, le=1)
     attach: float | None = Field(None, ge=-1, le=1)
     attach_margin: float | None = Field(None, ge=0, le=1)
-    assign_precision: float = Field(
-        0.995, gt=0, lt=1, description="DUAL: calibrated confidence from which a face is assigned to a known person."
-    )
     memory_budget_mb: int = Field(4096, ge=512, description="A run that would need more is refused before it starts.")
     centroid_interval_s: float = Field(
         5.0, ge=0, description="A person's centroids are computed so long after the first change of their faces."
@@ -198,9 +195,24 @@ class SuggestionSettings(Section):
 
     floor: float | None = Field(None, ge=-1, le=1, description="Cosine below which no question is asked.")
     min_confidence: float = Field(0.5, ge=0, le=1, description="Calibrated confidence below which none is asked.")
+    assign_precision: float = Field(
+        0.995,
+        gt=0,
+        lt=1,
+        description="Calibrated confidence from which a machine assigns a face: AssignKnownFaces, and ClusterFaces by DUAL.",
+    )
     max_per_person: int = Field(200, ge=1)
     query_prototypes: int = Field(16, ge=1, description="Prototypes used per find-more run and person.")
     candidates_per_query: int = Field(100, ge=1, le=1000)
+    auto_find_more_after: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="Accepted questions about a person after which more are looked for by itself; 0 = never.",
+    )
+    auto_find_more_gap_s: float = Field(
+        300.0, ge=0, description="More is looked for by itself at most so often for one person."
+    )
     lease_s: float = Field(
         300.0, gt=0, description="LeaseReviewQueue: how long questions are one reviewer's and nobody else's."
     )

@@ -90,4 +90,28 @@ calibrations = Table(
     Column("fitted_at", TIMESTAMP, nullable=False),
 )
 
-__all__ = ["calibrations", "review_leases", "reviews", "suggestions"]
+# What a library has said of looking for faces by itself; without a row the server's settings hold.
+discovery_settings = Table(
+    "discovery_settings",
+    metadata,
+    library_column(primary_key=True),
+    # 0 = never.
+    Column("auto_find_more_after", Integer, nullable=False),
+    Column("updated_at", TIMESTAMP, nullable=False),
+    Column("updated_by", Text, nullable=False),
+)
+
+# Questions about a person that were accepted since more were last looked for by itself, and the job that did; a hint, and
+# no account: a merge moves nothing.
+auto_finds = Table(
+    "auto_finds",
+    metadata,
+    Column("person_id", UUID(as_uuid=True), ForeignKey("persons.person_id", ondelete="CASCADE"), primary_key=True),
+    library_column(),
+    Column("accepted", Integer, nullable=False),
+    # NULL, as is the time, before the first.
+    Column("job_id", UUID(as_uuid=True)),
+    Column("started_at", TIMESTAMP),
+)
+
+__all__ = ["auto_finds", "calibrations", "discovery_settings", "review_leases", "reviews", "suggestions"]

@@ -7,7 +7,10 @@ can reach into a worker or count what it sends; tests of whole processes use ``d
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -27,6 +30,8 @@ from shared.rpc.server import RpcServer
 from shared.vectors.client import open_qdrant
 
 TEMPLATE = "kith_template"
+MEMORY = Path("/dev/shm")
+LEAST_MEMORY = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,12 @@ class Stores:
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     """The three stores, with a migrated database to copy."""
-    with start_stores(tmp_path_factory.mktemp("stores")) as stack:
+    # In memory where there is room: every test makes a database and two collections, which is thousands of small files.
+    roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= LEAST_MEMORY
+    with (
+        tempfile.TemporaryDirectory(prefix="kith-", dir=MEMORY if roomy else tmp_path_factory.mktemp("stores")) as root,
+        start_stores(Path(root)) as stack,
+    ):
         env = stack.env
         found = Stores(env["KITH_DATABASE_URL"], env["KITH_REDIS_URL"], env["KITH_QDRANT_URL"])
         asyncio.run(_make_template(found))
@@ -96,7 +106,7 @@ async def settings(stores: Stores, tmp_path: Path) -> AsyncIterator[Settings]:
 async def _drop_collections(settings: QdrantSettings) -> None:
     """Delete what a test made in Qdrant.
 
-    Every collection left behind costs the server memory maps, of which Linux gives a process 65,530: too few for the whole suite.
+    Every collection left behind costs the server memory maps, of which Linux gives a process 65,530: the suite needs more.
     """
     client = open_qdrant(settings)
     try:

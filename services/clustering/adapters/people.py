@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import grpc.aio
 
 from kith.persons.v1 import assignments_pb2, assignments_pb2_grpc, persons_pb2, persons_pb2_grpc
 from services.clustering.domain.ports import FacesAssigned
+from shared.jobs.machine_assignments import RemoteMachineAssignments
 from shared.jobs.model import ItemFailure
 from shared.rpc.channel import translate_errors
 
 SERVICE = "persons"
 
 
-class RemotePeople:
+class RemotePeople(RemoteMachineAssignments):
     """:class:`~services.clustering.domain.ports.People` on a channel to the persons service."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
+        super().__init__(channel)
         self._persons = persons_pb2_grpc.PersonServiceStub(channel)
         self._assignments = assignments_pb2_grpc.AssignmentServiceStub(channel)
 
@@ -42,26 +44,6 @@ class RemotePeople:
             reason=reason,
             request_id=str(request_id),
         )
-        return await self._assign(request)
-
-    async def assign_recognised(
-        self, library_id: str, confidences: Mapping[UUID, float], person_id: UUID, reason: str, request_id: UUID
-    ) -> FacesAssigned:
-        request = assignments_pb2.BatchAssignFacesRequest(
-            library_id=library_id,
-            face_ids=[str(face_id) for face_id in confidences],
-            person_id=str(person_id),
-            source=assignments_pb2.ASSIGNMENT_SOURCE_MACHINE,
-            # For a server of the version before, which knows one for all.
-            confidence=min(confidences.values()),
-            confidences=confidences.values(),
-            partial=True,
-            reason=reason,
-            request_id=str(request_id),
-        )
-        return await self._assign(request)
-
-    async def _assign(self, request: assignments_pb2.BatchAssignFacesRequest) -> FacesAssigned:
         async with translate_errors(SERVICE):
             answer = await self._assignments.BatchAssignFaces(request)
         return FacesAssigned(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from shared.faces.embeddings import Vectors
+from shared.jobs.handing_over import MachineAssignments
 from shared.jobs.model import ItemFailure
 
 
@@ -21,7 +22,7 @@ class FacesAssigned:
     job_id: UUID | None = None
 
 
-class People(Protocol):
+class People(MachineAssignments, Protocol):
     """Writes to people. The same ``request_id`` with the same arguments is done once, however often it is called."""
 
     async def create_person(self, library_id: str, name: str, request_id: UUID) -> UUID:
@@ -34,15 +35,6 @@ class People(Protocol):
         """Give those of at most 200,000 faces that can go to a person, as one change; more than 500 by a job.
 
         Raises :class:`NotFound` for an unknown person.
-        """
-        ...
-
-    async def assign_recognised(
-        self, library_id: str, confidences: Mapping[UUID, float], person_id: UUID, reason: str, request_id: UUID
-    ) -> FacesAssigned:
-        """As :meth:`assign_faces`, as a machine's word: ``confidences`` are of each face, 0..1.
-
-        Raises :class:`NotFound` for an unknown person, :class:`PreconditionFailed` for one merged or deleted.
         """
         ...
 

@@ -88,7 +88,7 @@ def make_recognition_rules(deps: ClusteringDeps, known: KnownPeople) -> Recognit
     return RecognitionRules(
         floor=known.thresholds.get("suggest_floor", ARCFACE_FLOOR) if floor is None else floor,
         assign_floor=known.thresholds.get("assign_floor", -1.0),
-        assign_precision=deps.settings.assign_precision,
+        assign_precision=deps.suggestions.assign_precision,
         ask_confidence=deps.suggestions.min_confidence,
         asks_per_person=deps.suggestions.max_per_person,
     )

@@ -24,7 +24,7 @@ from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import face_embeddings, models
 from shared.db.tables_persons import assignments, exclusions, persons, prototypes
 from shared.db.tables_shared import people_to_settle, vector_outbox
-from shared.db.tables_suggestions import reviews, suggestions
+from shared.db.tables_suggestions import auto_finds, reviews, suggestions
 from shared.errors import Contention, NotFound
 
 _LOOKS = 4
@@ -145,6 +145,7 @@ async def count_rest(tx: Transaction, library_id: str, person_ids: Sequence[UUID
     conditions = {
         "persons": persons.c.person_id == func.any(among),
         "people_to_settle": people_to_settle.c.person_id == func.any(among),
+        "auto_finds": auto_finds.c.person_id == func.any(among),
         "suggestions": (suggestions.c.library_id == library_id)
         & (suggestions.c.evidence["runner_up_person_id"].astext == func.any(names)),
         "reviews": (reviews.c.library_id == library_id)

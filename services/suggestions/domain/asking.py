@@ -13,7 +13,7 @@ from services.suggestions.domain.discovering import note_same_photo
 from services.suggestions.domain.judging import Candidates, Pair, judge_pairs
 from services.suggestions.domain.model import Question, SuggestionsDeps
 from services.suggestions.domain.people import make_rules, read_people
-from services.suggestions.repository.candidates import list_found_faces, list_shown_persons
+from services.suggestions.repository.candidates import list_found_faces
 from services.suggestions.repository.known import find_active_model
 from shared.db.engine import Database
 from shared.faces.embeddings import decode_embeddings
@@ -32,12 +32,12 @@ async def make_pair_questions(
         if model is None:
             return []
         people = await read_people(tx, library_id, model)
-        found = await list_found_faces(tx, library_id, model.model_version, {face_id for face_id, _ in confidences})
-        persons = [person_id for _, person_id in confidences]
-        shown = await list_shown_persons(tx, library_id, {each.face.asset_id for each in found}, persons)
+        face_ids, persons = {face_id for face_id, _ in confidences}, {person_id for _, person_id in confidences}
+        found = await list_found_faces(tx, library_id, model.model_version, face_ids, persons)
     candidates = Candidates(
         [each.face for each in found], decode_embeddings([each.embedding for each in found], model.dimension)
     )
     rules = make_rules(model, deps.settings)
     questions = await asyncio.to_thread(judge_pairs, candidates, people, rules, confidences)
+    shown = {(each.face.asset_id, person_id) for each in found for person_id in each.shown}
     return [note_same_photo(question, shown) for question in questions]

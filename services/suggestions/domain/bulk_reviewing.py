@@ -13,6 +13,7 @@ this request's work.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID, uuid5
 
+from services.suggestions.domain.auto_finding import count_accepted
 from services.suggestions.domain.model import Suggestion, SuggestionsDeps, SuggestionState
 from services.suggestions.domain.ports import Assignments
 from services.suggestions.domain.reviewing import check_open, refuse_closed
@@ -127,7 +129,9 @@ async def begin_reviews(database: Database, persons: Assignments, command: Revie
 async def finish_reviews(
     tx: Transaction, deps: SuggestionsDeps, command: ReviewSuggestions, caller: Caller, refused: Refusals
 ) -> Reviewed:
-    """Close what was answered, and the other questions about faces that have their person now; seven statements."""
+    """Close what was answered, and the other questions about faces that have their person now, and look for more of persons
+    that are due; eight statements, fifteen with a job.
+    """
     refused = dict(refused)
     await lock_asked_faces(tx, command.library_id, _list_ids(command))
     pairs = await get_asked_pairs(tx, command.library_id, _list_ids(command))
@@ -147,6 +151,9 @@ async def finish_reviews(
         await end_leases(tx, [answer.suggestion.face_id for answer in given])
         await insert_reviews(tx, deps, given, caller.subject)
         pairs = await get_asked_pairs(tx, command.library_id, _list_ids(command))
+        accepted = [each.suggestion for each in given if each.state is SuggestionState.ACCEPTED]
+        counts = Counter(suggestion.person_id for suggestion in accepted)
+        await count_accepted(tx, deps, command.library_id, counts, caller)
     return Reviewed(
         [pairs[each].suggestion for each in _list_ids(command) if each not in refused],
         [refused[each] for each in _list_ids(command) if each in refused],

@@ -33,13 +33,12 @@ import numpy.typing as npt
 from services.suggestions.domain.discovering import EXCLUDED_IN_QUERY
 from services.suggestions.domain.judging import Candidates, judge_faces
 from services.suggestions.domain.model import Question, SuggestionsDeps
-from services.suggestions.domain.people import KnownPeople, MatchRules, make_rules, read_people
+from services.suggestions.domain.people import KnownPeople, make_rules, read_people
 from services.suggestions.domain.ports import FaceCensus, FacesWithin, PersonQuery
 from services.suggestions.repository.candidates import (
     Pair,
     list_found_faces,
-    list_refused_of_faces,
-    list_refused_of_persons,
+    read_person_pairs,
 )
 from services.suggestions.repository.completeness import count_faces, measure_answers
 from services.suggestions.repository.known import check_persons, find_active_model
@@ -53,9 +52,6 @@ UNLIKE_SHARE: Final = 0.04
 
 DENSITY_STEP: Final = 0.05
 """Width, as a cosine, of the band above ``reach`` whose density is carried on below it."""
-
-# Pairs of a face and a person held against each other at once: 32 MiB. A server answers several calls at a time.
-BLOCK_PAIRS: Final = 4_000_000
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,7 +81,7 @@ class Completeness:
 async def estimate_completeness(
     database: Database, deps: SuggestionsDeps, faces: FaceCensus, library_id: str, person_id: UUID
 ) -> Completeness:
-    """Count what is missing of a person, in one search and ten statements, whatever is found.
+    """Count what is missing of a person, in one search and seven statements, whatever is found.
 
     Raises :class:`NotFound` for an unknown person, :class:`PreconditionFailed` for one merged or deleted.
     """
@@ -96,7 +92,7 @@ async def estimate_completeness(
         if model is None:
             return Completeness(assigned, 0, NOTHING_MISSING)
         people = await read_people(tx, library_id, model)
-        refused = await list_refused_of_persons(tx, [person_id])
+        refused = (await read_person_pairs(tx, [person_id])).refused
         information = await measure_answers(tx, library_id, model.model_version)
     rules = make_rules(model, deps.settings)
     query = _make_query(people, person_id, refused)
@@ -105,12 +101,12 @@ async def estimate_completeness(
     limit = deps.settings.completeness_candidates
     within = await faces.find_all_unassigned(library_id, model.model_version, query, limit, rules.floor)
     async with database.snapshot() as tx:
-        found = await list_found_faces(tx, library_id, model.model_version, within.face_ids)
-        refused |= await list_refused_of_faces(tx, [each.face.face_id for each in found])
+        found = await list_found_faces(tx, library_id, model.model_version, within.face_ids, [person_id])
+    refused |= {(each.face.face_id, owner) for each in found for owner in each.refused}
     candidates = Candidates(
         [each.face for each in found], decode_embeddings([each.embedding for each in found], model.dimension)
     )
-    questions = await asyncio.to_thread(_judge_in_blocks, candidates, people, rules, refused, person_id)
+    questions = await asyncio.to_thread(judge_faces, candidates, people, rules, refused, {person_id})
     return Completeness(assigned, len(questions), _estimate(questions, within, rules.floor, information))
 
 
@@ -146,18 +142,6 @@ def _make_query(people: KnownPeople, person_id: UUID, refused: set[Pair]) -> Per
         excluded=tuple(sorted(face_id for face_id, _ in refused)[-EXCLUDED_IN_QUERY:]),
         birth_year=birth.value.year if birth else None,
     )
-
-
-def _judge_in_blocks(
-    candidates: Candidates, people: KnownPeople, rules: MatchRules, refused: set[Pair], person_id: UUID
-) -> list[Question]:
-    step = max(1, BLOCK_PAIRS // len(people.persons))
-    questions: list[Question] = []
-    for start in range(0, len(candidates.faces), step):
-        rows = slice(start, start + step)
-        block = Candidates(candidates.faces[rows], candidates.vectors[rows])
-        questions += judge_faces(block, people, rules, refused, {person_id})
-    return questions
 
 
 def _estimate(questions: list[Question], within: FacesWithin, floor: float, information: float) -> Estimate:

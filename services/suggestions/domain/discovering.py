@@ -1,7 +1,7 @@
 """Finding more faces of people, batch by batch of persons.
 
 The cost of a batch does not depend on how many faces are found: one search (or one call per person of the clustering
-service), and a fixed number of statements.
+service), and four statements, after two that read the library's people for a whole slice.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from services.suggestions.domain.people import (
 )
 from services.suggestions.domain.ports import CentroidSearch, FaceSearch, PersonQuery
 from services.suggestions.repository.candidates import (
+    FoundFace,
     Pair,
     list_found_faces,
-    list_open_pairs,
-    list_refused_of_faces,
-    list_refused_of_persons,
-    list_shown_persons,
+    read_person_pairs,
 )
 from services.suggestions.repository.known import (
     ActiveModel,
@@ -34,11 +32,11 @@ from services.suggestions.repository.known import (
     find_active_model,
     list_persons_to_ask_about,
 )
-from services.suggestions.repository.questions import expire_settled, store_questions
+from services.suggestions.repository.questions import store_questions
 from shared.caller import Caller
 from shared.db.engine import Database, Transaction
 from shared.faces.embeddings import Vectors, decode_embeddings
-from shared.jobs.model import Job, NewJob
+from shared.jobs.model import Job, Json, NewJob
 from shared.jobs.repository import create_job
 
 FIND_MORE = "suggestions.find_more"
@@ -52,13 +50,27 @@ EXCLUDED_IN_QUERY = 1000
 
 @dataclass(frozen=True, slots=True)
 class FindMore:
-    """For whom to look, and how. ``person_ids`` empty = every active person with faces."""
+    """For whom to look, and how. ``person_ids`` empty = every active person with faces. ``candidates``: at least so many faces
+    may be found by each vector; never fewer than may be asked about.
+    """
 
     library_id: str
     person_ids: Sequence[UUID]
     method: SuggestionMethod
     max_per_person: int
     min_confidence: float
+    candidates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a search came to: the faces, the question about each whose best person is among those looked for, however unsure,
+    and the pairs that were open before.
+    """
+
+    faces: list[FoundFace]
+    questions: list[Question]
+    open_pairs: set[Pair]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,29 +91,42 @@ class Stored:
 
 
 async def start_find_more(tx: Transaction, deps: SuggestionsDeps, command: FindMore, caller: Caller) -> Job:
-    """Create the job; for whom it looks is settled here.
+    """Create the job; for whom it looks is settled here. Raises as :func:`create_person_job`."""
+    spec = {
+        "method": command.method.value,
+        "max_per_person": command.max_per_person,
+        "min_confidence": command.min_confidence,
+    }
+    return await create_person_job(tx, deps, FIND_MORE, command.library_id, command.person_ids, spec, caller)
+
+
+async def create_person_job(
+    tx: Transaction,
+    deps: SuggestionsDeps,
+    kind: str,
+    library_id: str,
+    person_ids: Sequence[UUID],
+    spec: Json,
+    caller: Caller,
+) -> Job:
+    """A job about these persons, or about every active one with faces where none is named, in slices of so many.
 
     Raises :class:`NotFound` for an unknown person, :class:`PreconditionFailed` for one merged or deleted.
     """
-    if command.person_ids:
-        await check_persons(tx, command.library_id, command.person_ids)
-        person_ids = list(command.person_ids)
+    if person_ids:
+        await check_persons(tx, library_id, person_ids)
     else:
-        person_ids = await list_persons_to_ask_about(tx, command.library_id)
+        person_ids = await list_persons_to_ask_about(tx, library_id)
     names = [str(person_id) for person_id in person_ids]
     slices = [{"person_ids": names[at : at + SLICE_PERSONS]} for at in range(0, len(names), SLICE_PERSONS)]
     new = NewJob(
-        library_id=command.library_id,
-        kind=FIND_MORE,
+        library_id=library_id,
+        kind=kind,
         unit="person",
         # A job has at least one slice, also where there is nobody to look for.
         slices=slices or [{"person_ids": []}],
         created_by=caller.subject,
-        spec={
-            "method": command.method.value,
-            "max_per_person": command.max_per_person,
-            "min_confidence": command.min_confidence,
-        },
+        spec=spec,
         total=len(names),
     )
     return await create_job(tx, new, deps.ids, deps.clock)
@@ -132,35 +157,56 @@ class Finder:
         self._model = model
         self._people = people
         self._given = given or {}
-        self._rules = make_rules(model, deps.settings)
+        self.rules = make_rules(model, deps.settings)
 
     async def find(self, person_ids: Sequence[UUID]) -> Found:
         """Questions about a batch of persons. No transaction is open while it searches or computes."""
+        looked = await self.look(person_ids)
+        return Found(self.pick(looked, looked.questions), len(looked.faces), looked.open_pairs)
+
+    async def look(self, person_ids: Sequence[UUID]) -> Looked:
+        """The faces that may be these persons'. No transaction is open while it searches or computes."""
         library_id = self._command.library_id
         async with self._database.snapshot() as tx:
-            refused = await list_refused_of_persons(tx, person_ids)
-            open_pairs = await list_open_pairs(tx, person_ids)
+            pairs = await read_person_pairs(tx, person_ids)
         # With the faces being asked about: their evidence is brought up to date, and near-duplicates of them are known.
-        face_ids = await self._search(person_ids, refused) | {face_id for face_id, _ in open_pairs}
+        face_ids = await self._search(person_ids, pairs.refused) | {face_id for face_id, _ in pairs.open}
         async with self._database.snapshot() as tx:
-            found = await list_found_faces(tx, library_id, self._model.model_version, face_ids)
-            refused |= await list_refused_of_faces(tx, [each.face.face_id for each in found])
-            shown = await list_shown_persons(tx, library_id, {each.face.asset_id for each in found}, person_ids)
+            found = await list_found_faces(tx, library_id, self._model.model_version, face_ids, person_ids)
+        refused = pairs.refused | {(each.face.face_id, person_id) for each in found for person_id in each.refused}
         candidates = Candidates(
             [each.face for each in found],
             decode_embeddings([each.embedding for each in found], self._model.dimension),
         )
         # numpy lets go of the interpreter while it multiplies.
-        questions = await asyncio.to_thread(self._judge, candidates, refused, frozenset(person_ids), open_pairs)
-        noted = [note_same_photo(question, shown) for question in questions]
-        return Found(noted, len(found), open_pairs)
+        questions = await asyncio.to_thread(
+            judge_faces, candidates, self._people, self.rules, refused, frozenset(person_ids)
+        )
+        shown = {(each.face.asset_id, person_id) for each in found for person_id in each.shown}
+        return Looked(found, [note_same_photo(question, shown) for question in questions], pairs.open)
+
+    def pick(self, looked: Looked, questions: Sequence[Question]) -> list[Question]:
+        """Those of the questions that are worth asking."""
+        return pick_questions(
+            questions,
+            [each.face for each in looked.faces],
+            looked.open_pairs,
+            self._deps.settings,
+            min_confidence=self._command.min_confidence,
+            max_per_person=self._command.max_per_person,
+        )
 
     async def store(self, tx: Transaction, job_id: UUID, person_ids: Sequence[UUID], found: Found) -> Stored:
         """Store what was found, and close what was settled meanwhile."""
         asked = await store_questions(
-            tx, self._deps, self._command.library_id, job_id, self._command.method, found.questions
+            tx,
+            self._deps,
+            self._command.library_id,
+            job_id,
+            self._command.method,
+            found.questions,
+            settle=person_ids,
         )
-        await expire_settled(tx, self._deps.clock, person_ids)
         return Stored(created=len(asked - found.open_pairs), kept=len(asked & found.open_pairs))
 
     def knows(self, person_id: UUID) -> bool:
@@ -175,8 +221,8 @@ class Finder:
             self._command.library_id,
             self._model.model_version,
             [self._make_query(person_id, refused) for person_id in known],
-            self._deps.settings.candidates_per_query,
-            self._rules.floor,
+            max(self._deps.settings.candidates_per_query, self._command.max_per_person, self._command.candidates),
+            self.rules.floor,
         )
 
     async def _search_by_centroid(self, person_ids: Sequence[UUID], refused: set[Pair]) -> set[UUID]:
@@ -187,7 +233,7 @@ class Finder:
             limit = self._command.max_per_person + sum(owner == person_id for _, owner in refused)
             async with turns:
                 return await self._centroids.find_unassigned(
-                    self._command.library_id, person_id, limit, self._rules.floor
+                    self._command.library_id, person_id, limit, self.rules.floor
                 )
 
         async with asyncio.TaskGroup() as group:
@@ -209,18 +255,6 @@ class Finder:
         if person_id in self._given:
             return self._given[person_id]
         return choose_query_prototypes(self._people, person_id, self._deps.settings)
-
-    def _judge(
-        self, candidates: Candidates, refused: set[Pair], asked: frozenset[UUID], open_pairs: set[Pair]
-    ) -> list[Question]:
-        return pick_questions(
-            judge_faces(candidates, self._people, self._rules, refused, asked),
-            candidates.faces,
-            open_pairs,
-            self._deps.settings,
-            min_confidence=self._command.min_confidence,
-            max_per_person=self._command.max_per_person,
-        )
 
 
 async def make_finder(

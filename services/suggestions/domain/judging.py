@@ -24,6 +24,8 @@ from shared.faces.matching import Match, PersonScores, explain_match, score_pers
 from shared.faces.near_duplicates import FaceKey
 
 SHOWN_EXEMPLARS = 5
+# Pairs of a face and a person held against each other at once.
+BLOCK_PAIRS = 4_000_000
 # After every day a person may be born on: of a photo that nobody knows the day of.
 FAR_DAY = date.max.toordinal()
 Pair = tuple[UUID, UUID]
@@ -46,19 +48,25 @@ def judge_faces(
 ) -> list[Question]:
     """The question about each candidate whose best person is one of ``asked``, reaching the floor.
 
-    ``refused``: (face, person) pairs never to be asked about. Memory: N * P * 8 bytes.
+    ``refused``: (face, person) pairs never to be asked about. Memory: two blocks of :data:`BLOCK_PAIRS` numbers, 32 MB.
     """
-    if not candidates.faces or not people.persons:
+    if not people.persons:
         return []
-    table = score_persons(candidates.vectors, people.references, rules.floor)
-    strike_out(table, candidates, people, refused)
-    best = np.argmax(table.scores, axis=1)
     wanted = np.array([person.person_id in asked for person in people.persons])
-    reach = table.scores[np.arange(len(best)), best] >= rules.floor
-    return [
-        make_question(candidates, people, rules, table, int(row), int(best[row]))
-        for row in np.flatnonzero(reach & wanted[best])
-    ]
+    step = max(1, BLOCK_PAIRS // len(people.persons))
+    questions: list[Question] = []
+    for start in range(0, len(candidates.faces), step):
+        rows = slice(start, start + step)
+        block = Candidates(candidates.faces[rows], candidates.vectors[rows])
+        table = score_persons(block.vectors, people.references, rules.floor)
+        strike_out(table, block, people, refused)
+        best = np.argmax(table.scores, axis=1)
+        reach = table.scores[np.arange(len(best)), best] >= rules.floor
+        questions += [
+            make_question(block, people, rules, table, int(row), int(best[row]))
+            for row in np.flatnonzero(reach & wanted[best])
+        ]
+    return questions
 
 
 def judge_pairs(

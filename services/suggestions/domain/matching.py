@@ -27,9 +27,7 @@ from services.suggestions.repository.candidates import list_shown_persons
 from services.suggestions.repository.known import (
     ActiveModel,
     find_active_model,
-    list_known_centroids,
-    list_known_persons,
-    list_known_prototypes,
+    read_known,
 )
 from services.suggestions.repository.matched import (
     MatchedFace,
@@ -89,7 +87,7 @@ async def match_face(
 ) -> list[PersonMatch]:
     """The ``limit`` persons a face is most like, best first, whatever speaks against them; nothing is stored.
 
-    Two calls of Qdrant and eight statements, no transaction open meanwhile. Raises :class:`NotFound`, and
+    Two calls of Qdrant and six statements, no transaction open meanwhile. Raises :class:`NotFound`, and
     :class:`PreconditionFailed` with MODEL_MISMATCH for a face without an embedding of the library's active model.
     """
     return (await _match(database, deps, search, library_id, face_id, limit, ()))[:limit]
@@ -127,18 +125,16 @@ async def _match(
     )
     among = nearest | set(also)
     async with database.snapshot() as tx:
-        persons = await list_known_persons(tx, library_id, among)
-        prototypes = await list_known_prototypes(tx, library_id, model.model_version, among)
-        centroids = await list_known_centroids(tx, library_id, model.model_version, among)
+        known = await read_known(tx, library_id, model.model_version, among)
         shown = await list_shown_persons(tx, library_id, [face.face.asset_id], sorted(among), without_face=face_id)
-    others = [each for each in prototypes if each.face.face_id != face_id]
-    people = KnownPeople(persons, others, centroids, model.dimension)
+    others = [each for each in known.prototypes if each.face.face_id != face_id]
+    people = KnownPeople(known.persons, others, known.centroids, model.dimension)
     rules = make_rules(model, deps.settings)
     matches = await asyncio.to_thread(
         judge_people, candidates, people, rules, Circumstances(face, refusals, shown), deps.settings.min_confidence
     )
-    known = {each.person_id for each in matches}
-    return matches + [_match_nobody(person_id, people) for person_id in sorted(set(also) - known)]
+    matched = {each.person_id for each in matches}
+    return matches + [_match_nobody(person_id, people) for person_id in sorted(set(also) - matched)]
 
 
 def judge_people(

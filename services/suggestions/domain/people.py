@@ -15,9 +15,7 @@ from services.suggestions.repository.known import (
     KnownPerson,
     KnownPrototype,
     PhotoFace,
-    list_known_centroids,
-    list_known_persons,
-    list_known_prototypes,
+    read_known,
 )
 from shared.config import SuggestionSettings
 from shared.db.engine import Transaction
@@ -29,22 +27,27 @@ from shared.faces.near_duplicates import FaceKey, group_photos, key_faces
 
 @dataclass(frozen=True, slots=True)
 class MatchRules:
-    """From what cosine on a face is a candidate, how its evidence becomes a probability, and in whose space."""
+    """From what cosine on a face is a candidate, or may be assigned by a machine; how its evidence becomes a probability, and
+    in whose space.
+    """
 
     floor: float
+    assign_floor: float
     calibration: Calibration
     model_version: str
 
 
 def make_rules(model: ActiveModel, settings: SuggestionSettings) -> MatchRules:
-    """The settings' floor, else the pack's, else ArcFace's; the library's calibration, else the pack's, else ArcFace's.
+    """The settings' floor, else the pack's, else ArcFace's; the pack's floor of assignments, if it has one; the library's
+    calibration, else the pack's, else ArcFace's.
 
     Raises ``ValueError`` for a stored calibration that is none.
     """
     floor = settings.floor
     if floor is None:
         floor = float(model.thresholds.get("suggest_floor", ARCFACE_FLOOR))
-    return MatchRules(floor, read_calibration(model.calibration), model.model_version)
+    assign_floor = float(model.thresholds.get("assign_floor", -1.0))
+    return MatchRules(floor, assign_floor, read_calibration(model.calibration), model.model_version)
 
 
 class KnownPeople:
@@ -87,13 +90,11 @@ class KnownPeople:
 async def read_people(
     tx: Transaction, library_id: str, model: ActiveModel, given: Sequence[KnownPrototype] = ()
 ) -> KnownPeople:
-    """Everybody of a library, in three statements; ``given`` faces count as prototypes, whether or not they are."""
-    persons = await list_known_persons(tx, library_id)
-    prototypes = await list_known_prototypes(tx, library_id, model.model_version)
-    centroids = await list_known_centroids(tx, library_id, model.model_version)
-    chosen = {prototype.face.face_id for prototype in prototypes}
+    """Everybody of a library, in one statement; ``given`` faces count as prototypes, whether or not they are."""
+    known = await read_known(tx, library_id, model.model_version)
+    chosen = {prototype.face.face_id for prototype in known.prototypes}
     more = [each for each in given if each.face.face_id not in chosen]
-    return KnownPeople(persons, [*prototypes, *more], centroids, model.dimension)
+    return KnownPeople(known.persons, [*known.prototypes, *more], known.centroids, model.dimension)
 
 
 def choose_query_prototypes(people: KnownPeople, person_id: UUID, settings: SuggestionSettings) -> Vectors:

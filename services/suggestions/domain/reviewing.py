@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
+from services.suggestions.domain.auto_finding import count_accepted
 from services.suggestions.domain.model import Suggestion, SuggestionsDeps, SuggestionState
 from services.suggestions.domain.ports import Assignments
 from services.suggestions.repository.leases import end_leases
@@ -79,7 +80,7 @@ async def begin_accept(database: Database, persons: Assignments, command: Answer
 async def finish_accept(
     tx: Transaction, deps: SuggestionsDeps, command: AnswerSuggestion, caller: Caller, begun: AnswerBegun
 ) -> Answered:
-    """Mark the suggestion accepted, and the other open questions about its face expired.
+    """Mark the suggestion accepted, and the other open questions about its face expired; look for more of the person if due.
 
     Raises :class:`PreconditionFailed` if it was rejected meanwhile, or the face taken from the person again.
     """
@@ -99,6 +100,7 @@ async def finish_accept(
     await expire_rivals(tx, deps.clock, suggestion.face_id, suggestion.suggestion_id)
     await end_leases(tx, [suggestion.face_id])
     await insert_review(tx, deps, suggestion, "ACCEPT", caller.subject, begun.change_id)
+    await count_accepted(tx, deps, command.library_id, {suggestion.person_id: 1}, caller)
     return Answered(await get_suggestion(tx, command.library_id, command.suggestion_id), begun.change_id)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Table, Update, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from shared.db.engine import Transaction
-from shared.db.tables_suggestions import reviews, suggestions
+from shared.db.tables_suggestions import auto_finds, reviews, suggestions
 
 _RUNNER_UP = "runner_up_person_id"
 
@@ -42,6 +42,21 @@ async def delete_answers(tx: Transaction, library_id: str, person_ids: Sequence[
         .limit(limit)
     )
     return (await tx.execute(delete(reviews).where(reviews.c.review_id.in_(found)))).rowcount
+
+
+async def delete_counts(tx: Transaction, library_id: str, person_ids: Sequence[UUID], limit: int) -> int:
+    """Delete up to ``limit`` counts of accepted questions about these persons; answers how many.
+
+    One that is written afterwards goes with the person.
+    """
+    found = (
+        select(auto_finds.c.person_id)
+        .where(auto_finds.c.library_id == library_id, auto_finds.c.person_id == func.any(list(person_ids)))
+        .order_by(auto_finds.c.person_id)
+        .limit(limit)
+        .with_for_update()
+    )
+    return (await tx.execute(delete(auto_finds).where(auto_finds.c.person_id.in_(found)))).rowcount
 
 
 async def clear_runner_up(tx: Transaction, library_id: str, person_ids: Sequence[UUID]) -> dict[str, int]:

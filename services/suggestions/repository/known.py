@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, and_, func, select
+from sqlalchemy import Column, ColumnElement, Integer, Subquery, and_, func, null, select, union_all
 
 from shared.db.calibrations import CALIBRATED_MODELS, IN_FORCE
 from shared.db.engine import Transaction
@@ -87,6 +87,15 @@ class KnownCentroid:
     embedding: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """People by id, and what they are recognised by: prototypes by person, best first, and mode centroids by person."""
+
+    persons: list[KnownPerson]
+    prototypes: list[KnownPrototype]
+    centroids: list[KnownCentroid]
+
+
 async def find_active_model(tx: Transaction, library_id: str) -> ActiveModel | None:
     """The model a library's searches use; None before its first detection."""
     row = await tx.one_or_none(
@@ -99,31 +108,55 @@ async def find_active_model(tx: Transaction, library_id: str) -> ActiveModel | N
     return ActiveModel(row.model_version, row.dimension, row.thresholds, row.calibration)
 
 
-async def list_known_persons(
-    tx: Transaction, library_id: str, among: Collection[UUID] | None = None
-) -> list[KnownPerson]:
-    """Everybody a face may be, or those ``among`` them, hidden persons too, by id."""
-    rows = await tx.rows(
-        select(persons.c.person_id, persons.c.status, persons.c.birth_year, persons.c.birth_month, persons.c.birth_day)
-        .where(persons.c.library_id == library_id, LIVING, *_among(persons.c.person_id, among))
-        .order_by(persons.c.person_id)
-    )
-    return [
-        KnownPerson(
-            row.person_id,
-            make_partial_date(row.birth_year, row.birth_month, row.birth_day),
-            hidden=row.status == "HIDDEN",
-        )
-        for row in rows
-    ]
-
-
-async def list_known_prototypes(
+async def read_known(
     tx: Transaction, library_id: str, model_version: str, among: Collection[UUID] | None = None
-) -> list[KnownPrototype]:
-    """Every prototype of a library, or of these persons, with its vector of one model, by person, best first."""
+) -> Known:
+    """Everybody a face may be, or those ``among`` them, hidden persons too, with what they are recognised by in one model's
+    space, in one statement.
+    """
+    references = _select_references(library_id, model_version, among)
     rows = await tx.rows(
-        select(prototypes.c.person_id, prototypes.c.era, prototypes.c.role, face_embeddings.c.embedding, *PHOTO_FACE)
+        select(
+            persons.c.person_id,
+            persons.c.status,
+            persons.c.birth_year,
+            persons.c.birth_month,
+            persons.c.birth_day,
+            *(column for column in references.c if column.name != "owner"),
+        )
+        .select_from(persons.outerjoin(references, references.c.owner == persons.c.person_id))
+        .where(persons.c.library_id == library_id, LIVING, *_among(persons.c.person_id, among))
+        .order_by(
+            persons.c.person_id,
+            references.c.mode.nulls_first(),
+            references.c.quality.desc(),
+            references.c.face_id,
+        )
+    )
+    found = Known([], [], [])
+    for row in rows:
+        if not found.persons or found.persons[-1].person_id != row.person_id:
+            born = make_partial_date(row.birth_year, row.birth_month, row.birth_day)
+            found.persons.append(KnownPerson(row.person_id, born, hidden=row.status == "HIDDEN"))
+        if row.face_id is not None:
+            era, role = Era(row.era) if row.era else None, PrototypeRole(row.role)
+            found.prototypes.append(KnownPrototype(row.person_id, to_photo_face(row), era, bytes(row.embedding), role))
+        elif row.embedding is not None:
+            found.centroids.append(KnownCentroid(row.person_id, bytes(row.embedding)))
+    return found
+
+
+def _select_references(library_id: str, model_version: str, among: Collection[UUID] | None) -> Subquery:
+    """Prototypes, and mode centroids with a ``mode`` and without a face, by ``owner``."""
+    of_faces = (
+        select(
+            prototypes.c.person_id.label("owner"),
+            null().cast(Integer).label("mode"),
+            prototypes.c.era,
+            prototypes.c.role,
+            face_embeddings.c.embedding,
+            *PHOTO_FACE,
+        )
         .select_from(prototypes)
         .join(faces, faces.c.face_id == prototypes.c.face_id)
         .join(assets, and_(assets.c.library_id == faces.c.library_id, assets.c.asset_id == faces.c.asset_id))
@@ -133,35 +166,21 @@ async def list_known_prototypes(
             face_embeddings.c.model_version == model_version,
             *_among(prototypes.c.person_id, among),
         )
-        .order_by(prototypes.c.person_id, faces.c.quality.desc(), prototypes.c.face_id)
     )
-    return [
-        KnownPrototype(
-            row.person_id,
-            to_photo_face(row),
-            Era(row.era) if row.era else None,
-            bytes(row.embedding),
-            PrototypeRole(row.role),
-        )
-        for row in rows
-    ]
-
-
-async def list_known_centroids(
-    tx: Transaction, library_id: str, model_version: str, among: Collection[UUID] | None = None
-) -> list[KnownCentroid]:
-    """Every mode centroid of a library, or of these persons, of one model, by person."""
-    rows = await tx.rows(
-        select(centroids.c.person_id, centroids.c.embedding)
-        .where(
-            centroids.c.library_id == library_id,
-            centroids.c.model_version == model_version,
-            centroids.c.kind == "CLUSTER",
-            *_among(centroids.c.person_id, among),
-        )
-        .order_by(centroids.c.person_id, centroids.c.mode)
+    of_modes = select(
+        centroids.c.person_id,
+        centroids.c.mode,
+        null(),
+        null(),
+        centroids.c.embedding,
+        *(null().cast(column.type) for column in PHOTO_FACE),
+    ).where(
+        centroids.c.library_id == library_id,
+        centroids.c.model_version == model_version,
+        centroids.c.kind == "CLUSTER",
+        *_among(centroids.c.person_id, among),
     )
-    return [KnownCentroid(row.person_id, bytes(row.embedding)) for row in rows]
+    return union_all(of_faces, of_modes).subquery()
 
 
 async def list_persons_to_ask_about(tx: Transaction, library_id: str) -> list[UUID]:

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import and_, delete, func, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 
 from services.suggestions.domain.model import SuggestionState
-from services.suggestions.repository.suggestions import still_stands
+from services.suggestions.repository.open_questions import select_open_questions
 from shared.db.engine import Transaction
-from shared.db.tables_clustering import cluster_members
-from shared.db.tables_detection import faces
-from shared.db.tables_persons import assignments
 from shared.db.tables_suggestions import review_leases, suggestions
 
 
@@ -35,38 +32,30 @@ async def lock_next(tx: Transaction, library_id: str, reviewer: str, now: dateti
 
     Questions that somebody is answering, or being given, at this moment are passed over.
     """
-    pending = and_(
-        suggestions.c.library_id == library_id, suggestions.c.state == SuggestionState.PENDING.value, still_stands()
-    )
-    asked = (
-        select(cluster_members.c.cluster_id)
-        .join(suggestions, suggestions.c.face_id == cluster_members.c.face_id)
-        .where(suggestions.c.library_id == library_id, suggestions.c.state == SuggestionState.PENDING.value)
-        .distinct()
-    )
-    live = (
-        select(cluster_members.c.cluster_id, func.count().label("members"))
-        .join(faces, faces.c.face_id == cluster_members.c.face_id)
-        .outerjoin(assignments, assignments.c.face_id == cluster_members.c.face_id)
-        .where(cluster_members.c.cluster_id.in_(asked), faces.c.state == "ACTIVE", assignments.c.face_id.is_(None))
-        .group_by(cluster_members.c.cluster_id)
-        .cte("live")
-    )
-    settles = func.coalesce(live.c.members, 1).label("settles")
+    questions = select_open_questions(library_id)
     held = and_(review_leases.c.suggestion_id.is_not(None), review_leases.c.leased_until > now)
     own = and_(held, review_leases.c.reviewer == reviewer)
-    rows = await tx.rows(
-        select(suggestions.c.suggestion_id, settles)
-        .select_from(suggestions)
-        .outerjoin(review_leases, review_leases.c.suggestion_id == suggestions.c.suggestion_id)
-        .outerjoin(cluster_members, cluster_members.c.face_id == suggestions.c.face_id)
-        .outerjoin(live, live.c.cluster_id == cluster_members.c.cluster_id)
-        .where(pending, or_(~held, own))
-        .order_by(own.desc(), settles.desc(), suggestions.c.confidence.desc(), suggestions.c.suggestion_id)
-        .limit(limit)
-        .with_for_update(of=suggestions, key_share=True, skip_locked=True)
+    queue = (
+        select(questions.c.suggestion_id, questions.c.faces_settled)
+        .outerjoin(review_leases, review_leases.c.suggestion_id == questions.c.suggestion_id)
+        .where(or_(~held, own))
+        .order_by(
+            own.desc(), questions.c.faces_settled.desc(), questions.c.confidence.desc(), questions.c.suggestion_id
+        )
+        .subquery("queue")
     )
-    return [QueuedQuestion(row.suggestion_id, row.settles) for row in rows]
+    # Looked up and locked one after the other in the order of the queue, until there are enough: only their ids are sorted.
+    locked = (
+        select(suggestions.c.suggestion_id)
+        .where(
+            suggestions.c.suggestion_id == queue.c.suggestion_id,
+            suggestions.c.state == SuggestionState.PENDING.value,
+        )
+        .with_for_update(key_share=True, skip_locked=True)
+        .lateral("locked")
+    )
+    rows = await tx.rows(select(queue).join(locked, true()).limit(limit))
+    return [QueuedQuestion(row.suggestion_id, row.faces_settled) for row in rows]
 
 
 async def lease_questions(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, bindparam, case, column, exists, func, literal, null, or_, select, update
+from sqlalchemy import Text, Update, bindparam, case, column, exists, func, literal, null, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB, REAL, insert
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
@@ -28,13 +28,18 @@ async def store_questions(
     job_id: UUID,
     method: SuggestionMethod,
     questions: Sequence[Question],
+    settle: Sequence[UUID] = (),
 ) -> set[Pair]:
     """Ask new questions, refresh open ones and ask expired ones again, in two statements; answered ones stay as they are.
 
     A face that was assigned or excluded since it was judged is left out, as is a person merged or deleted since. Returns the
-    (face, person) pairs that are open.
+    (face, person) pairs that are open. Open questions about the persons to ``settle`` whose face has a person now, or was said
+    not to be them, are closed; those that somebody is answering at this moment are left to them.
     """
+    settled = _expire_settled(deps.clock, settle)
     if not questions:
+        if settle:
+            await tx.execute(settled)
         return set()
     await _hold_pairs(tx, questions)
     given = (
@@ -112,15 +117,14 @@ async def store_questions(
         },
         where=suggestions.c.state.in_([SuggestionState.PENDING.value, SuggestionState.EXPIRED.value]),
     ).returning(suggestions.c.face_id, suggestions.c.person_id)
+    if settle:
+        # No pair is both: what is stored is neither taken nor excluded.
+        statement = statement.add_cte(settled.cte("settled"))
     rows = await tx.rows(statement, {"questions": [_describe(deps, question) for question in questions]})
     return {(row.face_id, row.person_id) for row in rows}
 
 
-async def expire_settled(tx: Transaction, clock: Clock, person_ids: Sequence[UUID]) -> None:
-    """Close the open questions about these persons whose face has a person now, or was said not to be them.
-
-    Rows that somebody is answering at this moment are left to them.
-    """
+def _expire_settled(clock: Clock, person_ids: Sequence[UUID]) -> Update:
     settled = (
         select(suggestions.c.suggestion_id)
         .where(
@@ -135,7 +139,7 @@ async def expire_settled(tx: Transaction, clock: Clock, person_ids: Sequence[UUI
         )
         .with_for_update(of=suggestions, skip_locked=True)
     )
-    await tx.execute(
+    return (
         update(suggestions)
         .where(suggestions.c.suggestion_id.in_(settled))
         .values(state=SuggestionState.EXPIRED.value, closed_at=clock.now(), version=suggestions.c.version + 1)

@@ -119,9 +119,14 @@ async def count_by_state(tx: Transaction, library_id: str) -> dict[SuggestionSta
 def still_stands() -> ColumnElement[bool]:
     """Whether a pending question can still be answered yes: the face is free, the pair not excluded, both there."""
     excluded = _exists(exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id)
-    face_there = _exists(faces.c.face_id == suggestions.c.face_id, faces.c.state == "ACTIVE")
+    # The faces that were put aside are few and have an index; a face that is gone has no questions.
+    aside = _exists(
+        faces.c.face_id == suggestions.c.face_id,
+        faces.c.library_id == suggestions.c.library_id,
+        faces.c.state != "ACTIVE",
+    )
     person_there = _exists(persons.c.person_id == suggestions.c.person_id, LIVING)
-    return and_(~_assigned(), ~excluded, face_there, person_there)
+    return and_(~_assigned(), ~excluded, ~aside, person_there)
 
 
 def _assigned() -> ColumnElement[bool]:

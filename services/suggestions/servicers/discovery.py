@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import grpc
 
@@ -10,6 +12,12 @@ from kith.suggestions.v1 import discovery_pb2 as pb
 from kith.suggestions.v1 import discovery_pb2_grpc
 from services.suggestions.convert import from_method, read_confidence
 from services.suggestions.convert_calibration import to_calibration
+from services.suggestions.domain.assigning import AssignKnown, start_assign_known
+from services.suggestions.domain.auto_finding import (
+    DiscoverySettings,
+    get_discovery_settings,
+    update_discovery_settings,
+)
 from services.suggestions.domain.calibrating import report_calibration
 from services.suggestions.domain.completeness import estimate_completeness
 from services.suggestions.domain.discovering import FindMore, start_find_more
@@ -31,6 +39,9 @@ MAX_PER_PERSON = 1000
 MAX_FACES = 100
 # What one search by centroid can find.
 MAX_BY_CENTROID = 500
+# Less sure than this a machine's word is not worth taking back.
+LEAST_TARGET = 0.9
+MAX_AUTO_FIND_MORE_AFTER = 1000
 
 
 class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
@@ -46,18 +57,15 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
         self, request: pb.FindMoreSuggestionsRequest, context: Context
     ) -> pb.FindMoreSuggestionsResponse:
         settings = self._deps.settings
-        if len(request.person_ids) > MAX_PERSONS:
-            raise InvalidRequest(f"person_ids must have at most {MAX_PERSONS} entries", field="person_ids")
         if not 0 <= request.max_per_person <= MAX_PER_PERSON:
             raise InvalidRequest(f"max_per_person must be 0..{MAX_PER_PERSON}", field="max_per_person")
         method = from_method(request.method)
         if method is SuggestionMethod.CENTROID and request.max_per_person > MAX_BY_CENTROID:
             raise InvalidRequest(f"max_per_person must be 0..{MAX_BY_CENTROID} by CENTROID", field="max_per_person")
         given = request.HasField("min_confidence")
-        persons = [parse_uuid(person_id, f"person_ids[{at}]") for at, person_id in enumerate(request.person_ids)]
         command = FindMore(
             library_id=parse_library_id(request.library_id),
-            person_ids=list(dict.fromkeys(persons)),
+            person_ids=_read_persons(request.person_ids),
             method=method,
             max_per_person=request.max_per_person or settings.max_per_person,
             min_confidence=read_confidence(request.min_confidence) if given else settings.min_confidence,
@@ -68,6 +76,25 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
             return pb.FindMoreSuggestionsResponse(job=to_job(job, self._deps.clock.now()))
 
         return await self._mutations.run(request, pb.FindMoreSuggestionsResponse, work)
+
+    async def AssignKnownFaces(
+        self, request: pb.AssignKnownFacesRequest, context: Context
+    ) -> pb.AssignKnownFacesResponse:
+        given = request.HasField("target_precision")
+        command = AssignKnown(
+            library_id=parse_library_id(request.library_id),
+            person_ids=_read_persons(request.person_ids),
+            target_precision=request.target_precision if given else self._deps.settings.assign_precision,
+            dry_run=request.dry_run,
+        )
+        if not LEAST_TARGET <= command.target_precision < 1:
+            raise InvalidRequest(f"target_precision must be {LEAST_TARGET}..1, and below 1", field="target_precision")
+
+        async def work(tx: Transaction, caller: Caller) -> pb.AssignKnownFacesResponse:
+            job = await start_assign_known(tx, self._deps, command, caller)
+            return pb.AssignKnownFacesResponse(job=to_job(job, self._deps.clock.now()))
+
+        return await self._mutations.run(request, pb.AssignKnownFacesResponse, work)
 
     async def PropagateLabel(self, request: pb.PropagateLabelRequest, context: Context) -> pb.PropagateLabelResponse:
         if not 1 <= len(request.face_ids) <= MAX_FACES:
@@ -122,6 +149,39 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
             extrapolated=found.estimate.extrapolated,
         )
 
+    async def GetDiscoverySettings(
+        self, request: pb.GetDiscoverySettingsRequest, context: Context
+    ) -> pb.GetDiscoverySettingsResponse:
+        async with self._database.transaction() as tx:
+            found = await get_discovery_settings(tx, self._deps, parse_library_id(request.library_id))
+        return pb.GetDiscoverySettingsResponse(settings=_to_settings(found))
+
+    async def UpdateDiscoverySettings(
+        self, request: pb.UpdateDiscoverySettingsRequest, context: Context
+    ) -> pb.UpdateDiscoverySettingsResponse:
+        library_id = parse_library_id(request.library_id)
+        accepts = request.auto_find_more_after if request.HasField("auto_find_more_after") else None
+        if accepts is not None and not 0 <= accepts <= MAX_AUTO_FIND_MORE_AFTER:
+            raise InvalidRequest(
+                f"auto_find_more_after must be 0..{MAX_AUTO_FIND_MORE_AFTER}", field="auto_find_more_after"
+            )
+
+        async def work(tx: Transaction, caller: Caller) -> pb.UpdateDiscoverySettingsResponse:
+            changed = await update_discovery_settings(tx, self._deps, library_id, accepts, caller)
+            return pb.UpdateDiscoverySettingsResponse(settings=_to_settings(changed))
+
+        return await self._mutations.run(request, pb.UpdateDiscoverySettingsResponse, work)
+
     async def GetCalibration(self, request: pb.GetCalibrationRequest, context: Context) -> pb.GetCalibrationResponse:
         report = await report_calibration(self._database, parse_library_id(request.library_id))
         return pb.GetCalibrationResponse() if report is None else to_calibration(report)
+
+
+def _to_settings(settings: DiscoverySettings) -> pb.DiscoverySettings:
+    return pb.DiscoverySettings(auto_find_more_after=settings.auto_find_more_after, is_default=settings.is_default)
+
+
+def _read_persons(given: Sequence[str]) -> list[UUID]:
+    if len(given) > MAX_PERSONS:
+        raise InvalidRequest(f"person_ids must have at most {MAX_PERSONS} entries", field="person_ids")
+    return list(dict.fromkeys(parse_uuid(person_id, f"person_ids[{at}]") for at, person_id in enumerate(given)))

@@ -26,6 +26,7 @@ from services.suggestions.repository.suggestions import (
     get_suggestion,
     list_suggestions,
 )
+from services.suggestions.servicers.groups import list_groups
 from services.suggestions.servicers.review import get_suggestion_stats, lease_review_queue, review_suggestions
 from shared.caller import Caller
 from shared.db.engine import Database, Transaction
@@ -81,6 +82,11 @@ class SuggestionServicer(suggestions_pb2_grpc.SuggestionServiceServicer):
         return pb.ListSuggestionsResponse(
             suggestions=[to_suggestion(suggestion) for suggestion in found.items], next_page_token=found.next_token
         )
+
+    async def ListSuggestionGroups(
+        self, request: pb.ListSuggestionGroupsRequest, context: Context
+    ) -> pb.ListSuggestionGroupsResponse:
+        return await list_groups(self._database, request)
 
     async def GetSuggestionStats(
         self, request: pb.GetSuggestionStatsRequest, context: Context

@@ -92,8 +92,8 @@ async def look(base: Foundation) -> Look:
 async def settle(base: Foundation, assigner: Assigner, seen: Look) -> None:
     """As the job does it."""
     assigner.plan(seen.known, seen.table, seen.recognised)
-    while assigner.prepare():
-        await assigner.send()
+    while assigner.rounds.prepare():
+        await assigner.rounds.send()
     async with base.database.transaction() as tx:
         await assigner.ask(tx, "anna")
 

@@ -73,7 +73,7 @@ async def test_sure_faces_are_assigned_by_a_machine_and_doubtful_ones_asked(dual
         seeded.face_ids[17]: ben,
     }
     assert all(0.5 <= confidence < 0.995 for _, confidence in asked.values())
-    assert (assigner.assigned, assigner.suggested, assigner.ended) == (8, 2, True)
+    assert (assigner.rounds.assigned, assigner.suggested, assigner.ended) == (8, 2, True)
     assert await count_changes(base) == before + 2
     async with base.database.transaction() as tx:
         rows = await tx.rows(select(changes.c.reason).order_by(changes.c.change_id.desc()).limit(2))
@@ -99,17 +99,17 @@ async def crash_between(base: Foundation, dual: Dual, seen: Look, job_id: UUID) 
     """A worker that sent its first round and died; answers the next one's assigner."""
     first = Assigner(dual.people, build_deps(base), "default", job_id)
     first.plan(seen.known, seen.table, seen.recognised)
-    assert first.prepare()
+    assert first.rounds.prepare()
     kept = first.position
-    await first.send()
+    await first.rounds.send()
     return Assigner(dual.people, build_deps(base), "default", job_id, kept)
 
 
 async def test_a_worker_that_died_within_a_round_doubles_nothing(
     dual: Dual, base: Foundation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.clustering.domain.assigning.FACES_PER_CALL", 3)
-    monkeypatch.setattr("services.clustering.domain.assigning.CALLS_PER_ROUND", 2)
+    monkeypatch.setattr("shared.jobs.handing_over.FACES_PER_CALL", 3)
+    monkeypatch.setattr("shared.jobs.handing_over.CALLS_PER_ROUND", 2)
     seeded = await seed_faces(base, crowd(14, 14))
     await name(dual, base, "Anna", seeded.face_ids[:4])
     await name(dual, base, "Ben", seeded.face_ids[14:18])
@@ -117,17 +117,17 @@ async def test_a_worker_that_died_within_a_round_doubles_nothing(
     second = await crash_between(base, dual, await look(base), base.ids.new_uuid())
     assert await count_changes(base) == before + 2
     # The round is sent again before any face is read, and heard again.
-    assert await second.send() == 6
-    assert second.assigned == 6
+    assert await second.rounds.send() == 6
+    assert second.rounds.assigned == 6
     assert await count_changes(base) == before + 2
     await settle(base, second, await look(base))
-    assert second.assigned == 20
+    assert second.rounds.assigned == 20
     assert len(await read_assigned(base)) == 20
     # Of Anna 3, 3 and 4 more in two calls, of Ben 3 in four.
     assert await count_changes(base) == before + 8
     again = Assigner(dual.people, build_deps(base), "default", base.ids.new_uuid(), second.position)
     assert again.ended
-    assert (again.assigned, again.suggested) == (20, 0)
+    assert (again.rounds.assigned, again.suggested) == (20, 0)
 
 
 @dataclass
@@ -147,7 +147,7 @@ class Faulty:
 
     async def assign_recognised(
         self, library_id: str, confidences: Mapping[UUID, float], person_id: UUID, reason: str, request_id: UUID
-    ) -> FacesAssigned:
+    ) -> list[UUID]:
         self.calls += 1
         if self.calls == 2:
             raise Unavailable("the persons service does not answer")
@@ -161,13 +161,13 @@ async def test_a_round_that_failed_is_sent_again(dual: Dual, base: Foundation) -
     seen = await look(base)
     faulty = Assigner(Faulty(dual.people), build_deps(base), "default", base.ids.new_uuid())
     faulty.plan(seen.known, seen.table, seen.recognised)
-    assert faulty.prepare()
+    assert faulty.rounds.prepare()
     with pytest.raises(Unavailable):
-        await faulty.send()
-    assert faulty.assigned == 0
-    assert await faulty.send() == 12
-    assert (faulty.assigned, len(await read_assigned(base))) == (12, 12)
-    assert not faulty.prepare()
+        await faulty.rounds.send()
+    assert faulty.rounds.assigned == 0
+    assert await faulty.rounds.send() == 12
+    assert (faulty.rounds.assigned, len(await read_assigned(base))) == (12, 12)
+    assert not faulty.rounds.prepare()
 
 
 async def test_what_changed_meanwhile_wins(dual: Dual, base: Foundation) -> None:
@@ -183,7 +183,7 @@ async def test_what_changed_meanwhile_wins(dual: Dual, base: Foundation) -> None
     await dual.kith.people.DeletePerson(persons_pb2.DeletePersonRequest(person_id=str(people[2]), etag=etag))
     assigner = Assigner(dual.people, build_deps(base), "default", base.ids.new_uuid())
     await settle(base, assigner, seen)
-    assert assigner.assigned == 6
+    assert assigner.rounds.assigned == 6
     assert assigner.position["refused"] == 6
     human = await read_assigned(base, "HUMAN")
     assert human[seeded.face_ids[4]][0] == people[1]

@@ -90,7 +90,7 @@ async def test_one_person_gets_one_face_of_a_photo(dual: Dual, base: Foundation)
     assert {allowed.verdict(face_id) for face_id in seeded.face_ids[4:]} == {Verdict.ASSIGN}
     assigner = Assigner(dual.people, build_deps(base), "default", base.ids.new_uuid())
     await settle(base, assigner, allowed)
-    assert (assigner.assigned, assigner.position["refused"]) == (6, 0)
+    assert (assigner.rounds.assigned, assigner.position["refused"]) == (6, 0)
     assert {person_id for person_id, _ in (await read_assigned(base)).values()} == {anna}
 
 
@@ -154,7 +154,7 @@ async def test_a_library_without_people(dual: Dual, base: Foundation) -> None:
     assert seen.known.people == []
     assigner = Assigner(dual.people, build_deps(base), "default", base.ids.new_uuid())
     await settle(base, assigner, seen)
-    assert (assigner.assigned, assigner.suggested, assigner.ended) == (0, 0, True)
+    assert (assigner.rounds.assigned, assigner.suggested, assigner.ended) == (0, 0, True)
     assert await read_pairs(base) == {}
 
 

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 
 from kith.detection.v1 import sessions_pb2 as pb
 from kith.jobs.v1 import jobs_pb2
@@ -30,6 +30,7 @@ from tests.integration.detection.conftest import Album
 from tests.integration.detection.crashing import DEADLY, serve
 from tests.integration.detection.handlers import build_executor, open_looker
 from tests.integration.detection.test_interruptions import check_stored_once, environment
+from tests.integration.waiting import somebody_waits
 
 PHOTOS = 24
 
@@ -189,14 +190,10 @@ async def test_a_break_is_noted_in_the_order_in_which_looks_are_stored(
         async with base.database.transaction() as tx:
             await note_break(tx, deps, "default", session_id, ["photo"], alone=False)
 
-    async def waits() -> bool:
-        async with base.database.transaction() as tx:
-            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
-
     async with base.database.transaction() as tx:
         await tx.execute(select(assets.c.asset_id).with_for_update())
         noting = asyncio.create_task(note())
-        await eventually(waits)
+        await eventually(lambda: somebody_waits(base))
         # If the session's row were held already, one of the two would be killed here.
         await tx.execute(select(session_photos.c.asset_id).with_for_update())
     await noting

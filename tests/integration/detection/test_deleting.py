@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, select, update
 
 from kith.detection.v1 import assets_pb2
 from kith.jobs.v1 import jobs_pb2
@@ -36,6 +36,7 @@ from tests.integration.detection.client import DetectionClient, count_stored
 from tests.integration.detection.conftest import Album
 from tests.integration.detection.known import get_asset, look_at_album, relay
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
+from tests.integration.waiting import somebody_waits
 
 __all__ = ["grouping_here"]
 
@@ -198,12 +199,6 @@ async def test_statements_do_not_grow_with_photos(base: Foundation) -> None:
         assert answer.faces == 3 * len(some)
         counts.append(len(sent))
     assert counts[0] == counts[1] <= 13
-
-
-async def somebody_waits(base: Foundation) -> bool:
-    """Whether a transaction waits for another."""
-    async with base.database.transaction() as tx:
-        return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
 
 async def test_a_person_whose_next_cover_is_being_deleted(

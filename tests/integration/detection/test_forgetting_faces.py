@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import AsyncExitStack
+from typing import Final
 from uuid import UUID
 
 import pytest
@@ -20,7 +22,7 @@ from services.persons.worker import start as start_persons_worker
 from services.suggestions.worker import start as start_suggestions_worker
 from shared.db.tables_detection import assets, face_embeddings
 from shared.db.tables_persons import receipts
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound, Reason, Unavailable
 from shared.foundation import Foundation
 from shared.jobs.execution import JobHandler, SliceExecutor
 from shared.jobs.forgetting import FORGET_FACES, Removal, leave_forgetting
@@ -32,6 +34,9 @@ from tests.integration.conftest import Running, eventually
 from tests.integration.detection.client import DetectionClient
 from tests.integration.detection.conftest import Album
 from tests.integration.detection.known import look, look_at_album, relay
+
+NOWHERE: Final = "[fe80::1%nowhere]:50051"
+"""Stands for no server, and nothing is looked up to find that out: it is an address, of an interface that there is not."""
 
 
 async def forget_faces(
@@ -154,12 +159,21 @@ async def test_a_server_that_does_not_answer_is_waited_for(
 ) -> None:
     _, person_id = await own(running, faces[:1])
     await detection.faces.GetFaceCrop(faces_pb2.GetFaceCropRequest(face_id=faces[0].id))
-    waiting = await forget_faces(base, running, person_id, address="no.such.host.invalid:50051")
-    assert waiting.state is JobState.RUNNING
-    with pytest.raises(Unavailable):
-        await find_servers("dns:///no.such.host.invalid:50051")
+    # Nobody listens where somebody else has the port.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        silent = f"127.0.0.1:{taken.getsockname()[1]}"
+        for address in (silent, NOWHERE):
+            waiting = await forget_faces(base, running, person_id, address=address)
+            assert waiting.state is JobState.RUNNING
     # What it had deleted is gone; the crop still is in memory until a sweep gets through.
     assert await sweep(detection) == (1, 0)
+
+
+async def test_an_address_of_no_server_is_told() -> None:
+    with pytest.raises(Unavailable, match="stands for no server now") as refused:
+        await find_servers(f"dns:///{NOWHERE}")
+    assert refused.value.reason is Reason.SERVICE_UNAVAILABLE
 
 
 async def test_every_server_behind_a_name_is_found() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import insert, text, update
+from sqlalchemy import insert, update
 
 from kith.detection.v1 import faces_pb2 as pb
 from services.detection.convert.importing import from_import
@@ -22,6 +22,7 @@ from tests.integration.conftest import eventually
 from tests.integration.detection.client import DetectionClient
 from tests.integration.detection.conftest import Album
 from tests.integration.detection.imports import DIMENSION, FOREIGN, imported, make_collections, message, send
+from tests.integration.waiting import somebody_waits
 
 COMING = "coming"
 
@@ -53,15 +54,11 @@ async def test_a_cut_over_counts_the_faces_of_an_import_under_way(client: Detect
             await lock_active_version(tx, "default")
             return (await count_coverage(tx, "default", COMING)).missing
 
-    async def waits() -> bool:
-        async with base.database.transaction() as tx:
-            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
-
     async with base.database.transaction() as tx:
         model = PackDescription(FOREIGN, "imported", DIMENSION, {}, {})
         await store_imported(tx, deps, base.settings.quality, "default", model, faces)
         counting = asyncio.create_task(count_missing())
-        await eventually(waits)
+        await eventually(lambda: somebody_waits(base))
     assert await counting == 2
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import cv2
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import insert, select, update
 
 from kith.jobs.v1 import jobs_pb2
 from services.detection.inference.faces import ModelInfo
@@ -24,6 +24,7 @@ from tests.integration.conftest import Running, eventually
 from tests.integration.detection.client import DetectionClient, uuids, wait_relayed
 from tests.integration.detection.conftest import Album
 from tests.integration.detection.handlers import build_executor, open_looker
+from tests.integration.waiting import somebody_waits
 
 
 @pytest.fixture
@@ -108,15 +109,11 @@ async def test_faces_that_go_and_stay_are_queued_in_one_order(
     async with base.database.transaction() as tx:
         await tx.execute(update(faces).where(faces.c.face_id == last).values(box_x=9000))
 
-    async def waits() -> bool:
-        async with base.database.transaction() as tx:
-            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
-
     row = select(vector_outbox.c.point_id).with_for_update()
     async with base.database.transaction() as relay:
         await relay.execute(row.where(vector_outbox.c.point_id == first))
         looking = asyncio.create_task(look(detection, running, base, stack, redetect=True))
-        await eventually(waits)
+        await eventually(lambda: somebody_waits(base))
         # If the step held the row of the face that goes already, one of the two would be killed here.
         await relay.execute(row.where(vector_outbox.c.point_id == last))
     assert (await looking).state == jobs_pb2.JOB_STATE_SUCCEEDED

@@ -9,12 +9,13 @@ import pytest
 
 from shared.config import Settings
 from shared.foundation import Foundation, WorkerProcess, open_foundation, start_worker
-from shared.jobs.execution import JobHandler
+from shared.jobs.execution import JobHandler, SliceExecutor
 from tests.integration.conftest import Running
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.items import KIND, SERVICE, make_items_table
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
 
+MakeExecutor = Callable[[JobHandler], SliceExecutor]
 StartItemsWorker = Callable[[JobHandler], Awaitable[WorkerProcess]]
 
 
@@ -26,6 +27,16 @@ def clock() -> StillClock:
 @pytest.fixture
 async def items_table(base: Foundation) -> None:
     await make_items_table(base.database)
+
+
+@pytest.fixture
+def executor(base: Foundation, clock: StillClock) -> MakeExecutor:
+    """Makes executors of the items' jobs that run a slice when told, by the test's own clock."""
+
+    def make(handler: JobHandler) -> SliceExecutor:
+        return SliceExecutor({KIND: handler}, base.database, clock, base.ids, base.settings.jobs)
+
+    return make
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from shared.db.engine import Database, Transaction
+from shared.db.tables_shared import job_slices
 from shared.foundation import Foundation
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import ItemFailure, Job, Json, NewJob, Progress, SliceResults
@@ -56,6 +57,17 @@ class ItemsHandler:
         return {"ends": [result["end"] for result in results], "done": job.done}
 
 
+class RunHandler(ItemsHandler):
+    """A handler whose work is one function."""
+
+    def __init__(self, work: Callable[[SliceRun], Awaitable[Json]]) -> None:
+        super().__init__()
+        self._work = work
+
+    async def run(self, run: SliceRun) -> Json:
+        return await self._work(run)
+
+
 async def make_items_table(database: Database) -> None:
     """The table the handler writes to. It has no key on purpose."""
     async with database.transaction() as tx:
@@ -87,3 +99,10 @@ async def stored_items(base: Foundation, job_id: UUID) -> list[int]:
             text("SELECT item FROM test_items WHERE job_id = :job_id ORDER BY item"), {"job_id": job_id}
         )
     return [row.item for row in rows]
+
+
+async def read_attempts(base: Foundation, job_id: UUID) -> int:
+    """How often the job's one slice was begun since it last got on."""
+    async with base.database.transaction() as tx:
+        found: int = await tx.scalar(select(job_slices.c.attempts).where(job_slices.c.job_id == job_id))
+    return found

@@ -6,7 +6,7 @@ import asyncio
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, select, update
 
 from shared.config import Environment
 from shared.db.outbox import PointKind, queue_faces, raise_versions
@@ -22,6 +22,7 @@ from tests.integration.conftest import eventually
 from tests.integration.foundations.clock import StillClock
 from tests.integration.foundations.vectors import compare, make_relay
 from tests.integration.library import MODEL, SeededFaces, random_vectors, seed_faces
+from tests.integration.waiting import somebody_waits
 
 
 @pytest.fixture
@@ -137,16 +138,11 @@ async def test_two_leaps_at_once_never_go_back(base: Foundation) -> None:
         async with base.database.transaction() as tx:
             await raise_versions(tx, 5_000)
 
-    async def waits() -> bool:
-        async with base.database.transaction() as tx:
-            held = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
-            return bool(await tx.scalar(text(held)))
-
     async with base.database.transaction() as tx:
         await raise_versions(tx, 10)
         # Neither looks before the other has leapt.
         leaping = asyncio.create_task(leap())
-        await eventually(waits)
+        await eventually(lambda: somebody_waits(base, kind="advisory"))
         await tx.execute(select(func.setval(vector_versions.name, 9_000_000)))
     await leaping
     async with base.database.transaction() as tx:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, update
 
 from shared.db.outbox import PointKind, claim_points, queue_faces, queue_points, release_claims, settle_claims
 from shared.db.tables_detection import faces
@@ -27,6 +27,7 @@ from tests.integration.foundations.vectors import (
     read_payload,
 )
 from tests.integration.library import MODEL, SeededFaces, random_vectors, seed_faces
+from tests.integration.waiting import somebody_waits
 
 LEASE = timedelta(seconds=30)
 
@@ -227,11 +228,7 @@ async def test_settling_and_writers_lock_in_one_order(base: Foundation, seeded: 
         await queue_points(writer, clock, PointKind.FACE, "default", [(first, MODEL)])
         settling = asyncio.create_task(settle())
 
-        async def waits() -> bool:
-            async with base.database.transaction() as tx:
-                return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
-
-        await eventually(waits)
+        await eventually(lambda: somebody_waits(base))
         # If settling held the last already, one of the two would be killed here.
         await queue_points(writer, clock, PointKind.FACE, "default", [(last, MODEL)])
     await settling

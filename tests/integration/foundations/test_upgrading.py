@@ -24,10 +24,12 @@ from shared.caller import Caller
 from shared.config import Settings
 from shared.db.schema import metadata
 from shared.db.tables_persons import assignments, change_exclusions, change_faces, changes, exclusions, persons
+from shared.db.tables_suggestions import discovery_settings
 from shared.foundation import Foundation, open_foundation
 from shared.migrate import migrate_database
 from tests.integration.conftest import Stores, eventually
 from tests.integration.library import random_vectors, seed_faces
+from tests.integration.waiting import somebody_waits
 
 BEFORE = "0002"
 ANNA, BERT = UUID(int=1), UUID(int=2)
@@ -247,6 +249,19 @@ async def test_an_upgrade_that_broke_off_goes_on(base: Foundation, face_ids: lis
     assert (anna.name_trigrams, anna.chosen_cover) == (make_trigrams(make_name_key("Anna  Ö.")), face_ids[0])
 
 
+async def test_tables_that_were_made_before_it_broke_off_are_left_as_they_are(base: Foundation) -> None:
+    await upgrade(base)
+    await write(base, discovery_settings, library_id="other", auto_find_more_after=0, updated_at=None, updated_by="eve")
+    async with base.database.transaction() as tx:
+        await tx.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+        await tx.execute(text("DROP TABLE auto_finds"))
+    await upgrade(base)
+    async with base.database.engine.connect() as connection:
+        assert await connection.run_sync(_differences) == []
+    async with base.database.transaction() as tx:
+        assert await tx.scalar(select(discovery_settings.c.library_id)) == "other"
+
+
 def _differences(connection: Connection) -> list[object]:
     context = MigrationContext.configure(connection, opts={"compare_type": True, "target_metadata": metadata})
     return list(compare_metadata(context, metadata))
@@ -255,17 +270,13 @@ def _differences(connection: Connection) -> list[object]:
 async def test_the_version_before_goes_on_writing_while_the_ledger_is_converted(
     base: Foundation, face_ids: list[UUID]
 ) -> None:
-    async def waits() -> bool:
-        async with base.database.transaction() as tx:
-            blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'exclusions'::regclass"
-            return bool(await tx.scalar(text(blocked)))
 
     same = "library_id, kind, actor, rpc, person_ids, face_ids, before, after, created_at"
     async with base.database.transaction() as holder:
         # Nothing but the conversion looks at this table.
         await holder.execute(text("LOCK TABLE exclusions IN ACCESS EXCLUSIVE MODE"))
         upgrading = asyncio.create_task(upgrade(base))
-        await eventually(waits)
+        await eventually(lambda: somebody_waits(base, table="exclusions"))
         async with base.database.transaction() as tx:
             await tx.execute(text("SET LOCAL lock_timeout = '300ms'"))
             for statement in (

@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import insert, text, update
 
 from kith.common.v1 import types_pb2
-from kith.persons.v1 import assignments_pb2, persons_pb2
+from kith.persons.v1 import persons_pb2
 from services.clustering.forgetting_jobs import ForgetCentroidsHandler
 from services.clustering.wiring import build_deps as build_clustering_deps
 from services.detection.domain.model import DetectionDeps
@@ -29,7 +29,7 @@ from shared.db.outbox import PointKind, queue_points
 from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import models
 from shared.db.tables_shared import jobs
-from shared.db.tables_suggestions import reviews, suggestions
+from shared.db.tables_suggestions import auto_finds, reviews, suggestions
 from shared.faces.embeddings import encode_embedding
 from shared.foundation import Foundation
 from shared.jobs.execution import JobHandler, SliceExecutor
@@ -37,10 +37,9 @@ from shared.jobs.forgetting import FORGET_CENTROIDS, FORGET_FACES, FORGET_SUGGES
 from shared.jobs.model import NewJob
 from shared.jobs.repository import create_job, find_ready_slices
 from shared.jobs.watch import JobWatch
-from shared.rpc.channel import translate_errors
 from shared.vectors.relay import Relay
 from tests.integration.library import MODEL, SeededFaces, random_vectors, seed_faces
-from tests.integration.persons.ledger import Ledger
+from tests.integration.persons.client import PersonsClient
 
 NAME = "Wilhelmina Q. Zyx"
 OLD_NAME = "Minna Vielliebchen"
@@ -65,7 +64,6 @@ class NoCrops:
 class World:
     """Her, whoever became part of her, and Bert, from and to whom faces went."""
 
-    ledger: Ledger
     seeded: SeededFaces
     her: str
     part: str
@@ -83,15 +81,14 @@ class World:
         return [NAME, OLD_NAME, "Quoted", SECRET]
 
 
-async def make_world(base: Foundation, ledger: Ledger) -> World:
+async def make_world(base: Foundation, client: PersonsClient) -> World:
     """Faces 0..7 come to her, 5 goes on to Bert; 12 is excluded, 13..15 are asked about in every state."""
     seeded = await seed_faces(base, VECTORS)
     face = seeded.face_ids
-    her = (await ledger.people.CreatePerson(_create(OLD_NAME))).person.id
-    part = (await ledger.people.CreatePerson(_create(MERGED_NAME))).person.id
-    bert = (await ledger.create("Bert")).person.id
-    carl = (await ledger.create("Carl")).person.id
-    await ledger.people.UpdatePerson(
+    her, part, bert, carl = [
+        await client.create(name, request_id=str(uuid4())) for name in (OLD_NAME, MERGED_NAME, "Bert", "Carl")
+    ]
+    await client.people.UpdatePerson(
         persons_pb2.UpdatePersonRequest(
             person=persons_pb2.Person(
                 id=her,
@@ -106,50 +103,25 @@ async def make_world(base: Foundation, ledger: Ledger) -> World:
     )
     for person, numbers in ((her, range(6)), (part, (6, 7)), (bert, (8, 9)), (carl, (10,))):
         for number in numbers:
-            await assign(ledger, face[number], person, f"as {NAME} said" if person == bert else "")
-    await ledger.assignments.ExcludeFace(
-        assignments_pb2.ExcludeFaceRequest(face_id=str(face[12]), person_id=her, request_id=str(uuid4()))
-    )
-    await merge(ledger, her, part)
-    undone = await merge(ledger, her, carl)
-    await ledger.undo(undone)
+            reason = f"as {NAME} said" if person == bert else ""
+            await client.assign(face[number], person, reason=reason, request_id=str(uuid4()))
+    await client.exclude(face[12], her, request_id=str(uuid4()))
+    await client.merge(her, part, request_id=str(uuid4()))
+    undone = (await client.merge(her, carl, request_id=str(uuid4()))).change_id
+    await client.undo(undone)
     held = await read_etag(base, face[5])
-    to_bert = await assign(ledger, face[5], bert, f"not {NAME.upper()}", held)
+    reason = f"not {NAME.upper()}"
+    to_bert = (await client.assign(face[5], bert, reason=reason, etag=held, request_id=str(uuid4()))).change_id
     await _ask(base, seeded, UUID(her), UUID(bert))
     await _average(base, UUID(her))
     await _mention(base, her)
-    return World(ledger, seeded, her, part, bert, to_bert, undone, carl)
-
-
-async def assign(ledger: Ledger, face_id: UUID, person_id: str, reason: str = "", etag: str = "") -> str:
-    """Give a face to a person; answers the change."""
-    request = assignments_pb2.AssignFaceRequest(
-        face_id=str(face_id), person_id=person_id, reason=reason, etag=etag, request_id=str(uuid4())
-    )
-    async with translate_errors("persons"):
-        return (await ledger.assignments.AssignFace(request)).change_id
+    return World(seeded, her, part, bert, to_bert, undone, carl)
 
 
 async def read_etag(base: Foundation, face_id: UUID) -> str:
     """The etag of a face's assignment."""
     async with base.database.transaction() as tx:
         return str(await tx.scalar(text("SELECT version FROM assignments WHERE face_id = :id"), {"id": face_id}))
-
-
-async def merge(ledger: Ledger, survivor: str, merged: str) -> str:
-    """Make one person part of another; answers the change."""
-    etags = [
-        (await ledger.people.GetPerson(persons_pb2.GetPersonRequest(person_id=person))).person.etag
-        for person in (survivor, merged)
-    ]
-    request = persons_pb2.MergePersonsRequest(
-        survivor_id=survivor, survivor_etag=etags[0], merged_id=merged, merged_etag=etags[1], request_id=str(uuid4())
-    )
-    return (await ledger.people.MergePersons(request)).change_id
-
-
-def _create(name: str) -> persons_pb2.CreatePersonRequest:
-    return persons_pb2.CreatePersonRequest(person=persons_pb2.Person(name=name), request_id=str(uuid4()))
 
 
 async def _ask(base: Foundation, seeded: SeededFaces, her: UUID, bert: UUID) -> None:
@@ -185,6 +157,7 @@ async def _ask(base: Foundation, seeded: SeededFaces, her: UUID, bert: UUID) -> 
                 "created_at": base.clock.now(),
             }
             await tx.execute(insert(reviews), row)
+        await tx.execute(insert(auto_finds), {"person_id": her, "library_id": "default", "accepted": 1})
 
 
 async def _average(base: Foundation, her: UUID) -> None:

@@ -1,65 +1,26 @@
-"""Forgetting over gRPC, and looking whether anything is left: for tests of forgetting a person."""
+"""Looking whether anything is left of a person: for tests of forgetting them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from google.protobuf import json_format
 from sqlalchemy import func, select, text
 
-from kith.jobs.v1 import jobs_pb2, jobs_pb2_grpc
-from kith.persons.v1 import persons_pb2 as pb
-from services.persons.server import start
+from kith.jobs.v1 import jobs_pb2
 from shared.db.tables_persons import changes
 from shared.db.tables_shared import job_slices
 from shared.foundation import Foundation
-from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
 from tests.integration.detection.known import relay
+from tests.integration.persons.client import PersonsClient
 from tests.integration.persons.forgetting import World, make_world
-from tests.integration.persons.ledger import Ledger
 
 
-@dataclass(frozen=True, slots=True)
-class Persons:
-    """The persons server, with jobs."""
-
-    ledger: Ledger
-    jobs: jobs_pb2_grpc.JobServiceStub
-
-    async def etag(self, person_id: str) -> str:
-        request = pb.GetPersonRequest(person_id=person_id, show_deleted=True)
-        return (await self.ledger.people.GetPerson(request)).person.etag
-
-    async def forget(self, person_id: str, etag: str = "", **fields: Any) -> jobs_pb2.Job:
-        async with translate_errors("persons"):
-            request = pb.ForgetPersonRequest(person_id=person_id, etag=etag, request_id=str(uuid4()), **fields)
-            return (await self.ledger.people.ForgetPerson(request)).job
-
-    async def ended(self, job: jobs_pb2.Job) -> jobs_pb2.Job:
-        request = jobs_pb2.WaitJobRequest(job_id=job.id)
-        request.timeout.FromSeconds(50)
-        answer = await self.jobs.WaitJob(request, timeout=55)
-        assert answer.ended, answer.job
-        return answer.job
-
-    async def receipt(self, person_id: str) -> pb.Receipt:
-        async with translate_errors("persons"):
-            return (await self.ledger.people.GetReceipt(pb.GetReceiptRequest(person_id=person_id))).receipt
-
-
-async def serve_persons(running: Running) -> Persons:
-    """Start the persons server."""
-    channel = await running.server("persons", start)
-    return Persons(Ledger(channel), jobs_pb2_grpc.JobServiceStub(channel))
-
-
-async def index_world(persons: Persons, base: Foundation) -> World:
+async def index_world(client: PersonsClient, base: Foundation) -> World:
     """Make a world and bring it to Qdrant; there is something to find in both stores then."""
-    made = await make_world(base, persons.ledger)
+    made = await make_world(base, client)
     await relay(base)
     assert len(await find_in_qdrant(base, made.ids)) > 10
     for trace in (*made.traces(), *made.ids):

@@ -14,12 +14,11 @@ from kith.persons.v1 import prototypes_pb2 as pb
 from shared.db.tables_detection import assets
 from shared.faces.embeddings import normalise
 from shared.foundation import Foundation
-from shared.rpc.channel import translate_errors
 from tests.integration.library import SeededFaces, seed_faces
-from tests.integration.persons.ledger import Ledger
+from tests.integration.persons.client import PersonsClient, ask
 
 
-class Prototypes(Ledger):
+class Prototypes(PersonsClient):
     """The persons server, with short words for PrototypeService."""
 
     async def list(self, person_id: str) -> list[pb.Prototype]:
@@ -29,29 +28,23 @@ class Prototypes(Ledger):
         return next((row for row in await self.list(person_id) if row.face_id == str(face_id)), None)
 
     async def choose(self, face_id: object, request_id: str = "") -> pb.CreatePrototypeResponse:
-        async with translate_errors("persons"):
-            request = pb.CreatePrototypeRequest(face_id=str(face_id), request_id=request_id)
-            return await self.prototypes.CreatePrototype(request)
+        request = pb.CreatePrototypeRequest(face_id=str(face_id), request_id=request_id)
+        return await ask(self.prototypes.CreatePrototype(request))
 
     async def refuse(self, face_id: object) -> pb.DeletePrototypeResponse:
-        async with translate_errors("persons"):
-            return await self.prototypes.DeletePrototype(pb.DeletePrototypeRequest(face_id=str(face_id)))
+        return await ask(self.prototypes.DeletePrototype(pb.DeletePrototypeRequest(face_id=str(face_id))))
 
     async def pin(self, face_id: object) -> pb.PinPrototypeResponse:
-        async with translate_errors("persons"):
-            return await self.prototypes.PinPrototype(pb.PinPrototypeRequest(face_id=str(face_id)))
+        return await ask(self.prototypes.PinPrototype(pb.PinPrototypeRequest(face_id=str(face_id))))
 
     async def unpin(self, face_id: object) -> pb.UnpinPrototypeResponse:
-        async with translate_errors("persons"):
-            return await self.prototypes.UnpinPrototype(pb.UnpinPrototypeRequest(face_id=str(face_id)))
+        return await ask(self.prototypes.UnpinPrototype(pb.UnpinPrototypeRequest(face_id=str(face_id))))
 
     async def recompute(self, person_id: str) -> pb.RecomputePrototypesResponse:
-        async with translate_errors("persons"):
-            return await self.prototypes.RecomputePrototypes(pb.RecomputePrototypesRequest(person_id=person_id))
+        return await ask(self.prototypes.RecomputePrototypes(pb.RecomputePrototypesRequest(person_id=person_id)))
 
     async def coverage(self, person_id: str) -> dict[int, tuple[int, int, bool]]:
-        async with translate_errors("persons"):
-            answer = await self.prototypes.GetEraCoverage(pb.GetEraCoverageRequest(person_id=person_id))
+        answer = await ask(self.prototypes.GetEraCoverage(pb.GetEraCoverageRequest(person_id=person_id)))
         assert len({row.era for row in answer.eras}) == len(answer.eras)
         return {row.era: (row.face_count, row.prototype_count, row.pinned) for row in answer.eras}
 
@@ -79,6 +72,4 @@ async def seed_person(
         for asset_id, moment in zip(seeded.asset_ids, moments, strict=False):
             await tx.execute(update(assets).where(assets.c.asset_id == asset_id).values(captured_at=moment))
     date = types_pb2.Date(year=born, month=7, day=1) if born else None
-    person = (await kith.create("Ada", birth_date=date)).person
-    await kith.assign(seeded.face_ids, person.id)
-    return person.id, seeded
+    return await kith.create("Ada", seeded.face_ids, birth_date=date), seeded

@@ -5,57 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import grpc.aio
-
-from kith.persons.v1 import (
-    assignments_pb2,
-    assignments_pb2_grpc,
-    changes_pb2,
-    changes_pb2_grpc,
-    persons_pb2,
-    persons_pb2_grpc,
-)
+from kith.persons.v1 import changes_pb2
 from services.persons.domain.model import Change, ChangeKind
 from services.persons.repository.changes import record_change
 from services.persons.wiring import build_deps
 from shared.caller import Caller
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
+from tests.integration.persons.client import PersonsClient, ask
 
 
-class LedgerReader:
-    """The persons server, as a test of its ledger uses it."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.people = persons_pb2_grpc.PersonServiceStub(channel)
-        self.assignments = assignments_pb2_grpc.AssignmentServiceStub(channel)
-        self.changes = changes_pb2_grpc.ChangeServiceStub(channel)
-
-    async def create(self, name: str, library_id: str = "default") -> persons_pb2.CreatePersonResponse:
-        """A new person."""
-        request = persons_pb2.CreatePersonRequest(library_id=library_id, person=persons_pb2.Person(name=name))
-        return await self.people.CreatePerson(request)
-
-    async def assign(self, face_id: UUID, person_id: str, **fields: Any) -> str:
-        """Give a face to a person; returns the change's id."""
-        request = assignments_pb2.AssignFaceRequest(
-            face_id=str(face_id), person_id=person_id, request_id=str(uuid4()), **fields
-        )
-        async with translate_errors("persons"):
-            return (await self.assignments.AssignFace(request)).change_id
-
-    async def get(self, change_id: str, **fields: Any) -> changes_pb2.Change:
-        """One change."""
-        async with translate_errors("persons"):
-            request = changes_pb2.GetChangeRequest(change_id=change_id, **fields)
-            return (await self.changes.GetChange(request)).change
+class LedgerReader(PersonsClient):
+    """The persons server, with short words for reading its ledger."""
 
     async def page(self, **fields: Any) -> changes_pb2.ListChangesResponse:
         """One page of changes."""
-        async with translate_errors("persons"):
-            return await self.changes.ListChanges(changes_pb2.ListChangesRequest(**fields))
+        return await ask(self.changes.ListChanges(changes_pb2.ListChangesRequest(**fields)))
 
     async def ids(self, **fields: Any) -> list[str]:
         """The changes that pass a filter, newest first."""

@@ -14,7 +14,6 @@ from sqlalchemy import func, select
 
 from kith.jobs.v1 import jobs_pb2
 from kith.persons.v1 import assignments_pb2
-from services.persons.server import start
 from services.persons.worker import start as start_worker
 from shared.db.tables_persons import assignments, change_faces, persons
 from shared.db.tables_shared import job_failures, job_slices, jobs
@@ -25,15 +24,10 @@ from shared.jobs.model import Job, JobState
 from shared.jobs.repository import get_job
 from tests.integration.conftest import Running, eventually
 from tests.integration.library import random_vectors, seed_faces
+from tests.integration.persons.client import HUMAN, MACHINE, PersonsClient
 from tests.integration.persons.standing_still import Watch, make_executor
-from tests.integration.persons.stubs import HUMAN, MACHINE, PersonsStubs
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-async def stubs(running: Running) -> PersonsStubs:
-    return PersonsStubs(await running.server("persons", start))
 
 
 async def read_job(base: Foundation, job_id: str) -> Job:
@@ -64,14 +58,14 @@ async def count_held(base: Foundation, person_id: str) -> tuple[int, int]:
 
 
 async def test_the_job_names_each_face_that_could_not_go_and_fills_one_change(
-    stubs: PersonsStubs, base: Foundation
+    client: PersonsClient, base: Foundation
 ) -> None:
     seeded = await seed_faces(base, random_vectors(600))
-    anna, bert = await stubs.create("Anna"), await stubs.create("Bert", seeded.face_ids[:1])
-    await stubs.assign(seeded.face_ids[1], anna, MACHINE)
-    await stubs.exclude(seeded.face_ids[599], anna)
+    anna, bert = await client.create("Anna"), await client.create("Bert", seeded.face_ids[:1])
+    await client.assign(seeded.face_ids[1], anna, MACHINE)
+    await client.exclude(seeded.face_ids[599], anna)
     unknown = uuid4()
-    answer = await stubs.assign_all([*seeded.face_ids, unknown], anna, reason="all of them")
+    answer = await client.assign_all([*seeded.face_ids, unknown], anna, reason="all of them")
     assert not answer.assignments
     assert (answer.job.kind, answer.job.progress.total, answer.job.progress.unit) == (
         "persons.assign_faces",
@@ -87,7 +81,7 @@ async def test_the_job_names_each_face_that_could_not_go_and_fills_one_change(
         str(unknown): "RESOURCE_NOT_FOUND",
     }
     assert (await count_held(base, anna), await count_held(base, bert)) == ((598, 598), (1, 1))
-    change = await stubs.read_change(answer.change_id)
+    change = await client.get_change(answer.change_id)
     assert (change.reason, change.face_count, list(change.person_ids)) == ("all of them", 598, [anna])
     assert list(change.face_ids) == [str(face_id) for face_id in seeded.face_ids[1:501]]
     # The machine's assignment is a human's now.
@@ -95,21 +89,21 @@ async def test_the_job_names_each_face_that_could_not_go_and_fills_one_change(
         assert await tx.scalar(select(func.count()).where(assignments.c.source == "MACHINE")) == 0
 
 
-async def test_it_can_be_undone_as_one(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_it_can_be_undone_as_one(client: PersonsClient, base: Foundation) -> None:
     seeded = await seed_faces(base, random_vectors(501))
-    anna = await stubs.create("Anna")
-    answer = await stubs.assign_all(seeded.face_ids, anna)
+    anna = await client.create("Anna")
+    answer = await client.assign_all(seeded.face_ids, anna)
     await run_job(base, answer.job)
-    undone = await stubs.undo(answer.change_id)
+    undone = await client.undo(answer.change_id)
     assert undone.reverted_count == 501
     assert await count_held(base, anna) == (0, 0)
 
 
-async def test_undone_before_it_begins_it_assigns_nothing(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_undone_before_it_begins_it_assigns_nothing(client: PersonsClient, base: Foundation) -> None:
     seeded = await seed_faces(base, random_vectors(501))
-    anna = await stubs.create("Anna")
-    answer = await stubs.assign_all(seeded.face_ids, anna)
-    undone = await stubs.undo(answer.change_id)
+    anna = await client.create("Anna")
+    answer = await client.assign_all(seeded.face_ids, anna)
+    undone = await client.undo(answer.change_id)
     assert (undone.reverted_count, undone.change.undoes) == (0, answer.change_id)
     ended = await run_job(base, answer.job)
     assert (ended.done, ended.failed, ended.skipped) == (0, 0, 501)
@@ -117,13 +111,13 @@ async def test_undone_before_it_begins_it_assigns_nothing(stubs: PersonsStubs, b
 
 
 async def test_of_a_machines_doubles_the_first_in_order_counts_and_the_others_are_asked(
-    stubs: PersonsStubs, base: Foundation
+    client: PersonsClient, base: Foundation
 ) -> None:
     seeded = await seed_faces(base, random_vectors(502), faces_per_photo=2)
-    anna = await stubs.create("Anna")
+    anna = await client.create("Anna")
     # The second faces of all photos come after all first ones, so in other steps.
     order = seeded.face_ids[::2] + seeded.face_ids[1::2]
-    answer = await stubs.assign_all(order, anna, source=MACHINE)
+    answer = await client.assign_all(order, anna, source=MACHINE)
     ended = await run_job(base, answer.job)
     assert ended.result == {"assigned": 251, "failed": 251, "change_id": answer.change_id}
     doubles = {str(face_id) for face_id in seeded.face_ids[1::2]}
@@ -135,14 +129,14 @@ async def test_of_a_machines_doubles_the_first_in_order_counts_and_the_others_ar
 
 
 @pytest.mark.parametrize("end", ["merged", "deleted"])
-async def test_once_the_person_is_gone_the_rest_fails_by_id(stubs: PersonsStubs, base: Foundation, end: str) -> None:
+async def test_once_the_person_is_gone_the_rest_fails_by_id(client: PersonsClient, base: Foundation, end: str) -> None:
     seeded = await seed_faces(base, random_vectors(600))
-    anna, bert = await stubs.create("Anna"), await stubs.create("Bert")
-    answer = await stubs.assign_all(seeded.face_ids, anna)
+    anna, bert = await client.create("Anna"), await client.create("Bert")
+    answer = await client.assign_all(seeded.face_ids, anna)
 
     async def end_person(step: int) -> None:
         if step == 1:
-            await (stubs.merge(anna, bert) if end == "merged" else stubs.delete(anna))
+            await (client.merge(bert, anna) if end == "merged" else client.delete(anna))
 
     ended = await run_job(base, answer.job, end_person)
     assert ended.result == {"assigned": 250, "failed": 350, "change_id": answer.change_id}
@@ -150,17 +144,17 @@ async def test_once_the_person_is_gone_the_rest_fails_by_id(stubs: PersonsStubs,
     assert await read_failures(base, answer.job.id) == rest
     assert await count_held(base, anna) == (0, 0)
     assert await count_held(base, bert) == ((250, 250) if end == "merged" else (0, 0))
-    assert (await stubs.read_change(answer.change_id)).face_count == 250
+    assert (await client.get_change(answer.change_id)).face_count == 250
 
 
-async def test_what_is_undone_meanwhile_is_not_filled_any_further(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_what_is_undone_meanwhile_is_not_filled_any_further(client: PersonsClient, base: Foundation) -> None:
     seeded = await seed_faces(base, random_vectors(600))
-    anna = await stubs.create("Anna")
-    answer = await stubs.assign_all(seeded.face_ids, anna)
+    anna = await client.create("Anna")
+    answer = await client.assign_all(seeded.face_ids, anna)
 
     async def take_back(step: int) -> None:
         if step == 2:
-            assert (await stubs.undo(answer.change_id)).reverted_count == 500
+            assert (await client.undo(answer.change_id)).reverted_count == 500
 
     ended = await run_job(base, answer.job, take_back)
     assert (ended.done, ended.failed, ended.skipped) == (500, 0, 100)
@@ -168,12 +162,12 @@ async def test_what_is_undone_meanwhile_is_not_filled_any_further(stubs: Persons
 
 
 async def test_after_kill_9_in_the_middle_of_a_step_another_worker_finishes_and_nothing_is_doubled(
-    stubs: PersonsStubs, running: Running, base: Foundation
+    client: PersonsClient, running: Running, base: Foundation
 ) -> None:
     seeded = await seed_faces(base, random_vectors(600))
-    anna = await stubs.create("Anna")
-    await stubs.exclude(seeded.face_ids[10], anna)
-    answer = await stubs.assign_all(seeded.face_ids, anna)
+    anna = await client.create("Anna")
+    await client.exclude(seeded.face_ids[10], anna)
+    answer = await client.assign_all(seeded.face_ids, anna)
     await kill_inside(base, step=1)
     assert await count_held(base, anna) == (249, 249)
     await running.worker(start_worker)
@@ -186,7 +180,7 @@ async def test_after_kill_9_in_the_middle_of_a_step_another_worker_finishes_and_
     assert job.result == {"assigned": 599, "failed": 1, "change_id": answer.change_id}
     assert (job.done, job.failed, job.failure_count) == (599, 1, 1)
     assert await count_held(base, anna) == (599, 599)
-    assert (await stubs.read_change(answer.change_id)).face_count == 599
+    assert (await client.get_change(answer.change_id)).face_count == 599
     async with base.database.transaction() as tx:
         filled = select(func.count()).where(change_faces.c.change_id == UUID(answer.change_id))
         assert await tx.scalar(filled) == 599
@@ -227,17 +221,17 @@ async def kill_inside(base: Foundation, step: int) -> None:
         await process.wait()
 
 
-async def test_a_retry_starts_no_second_job(stubs: PersonsStubs, base: Foundation) -> None:
-    anna = await stubs.create("Anna")
+async def test_a_retry_starts_no_second_job(client: PersonsClient, base: Foundation) -> None:
+    anna = await client.create("Anna")
     face_ids, request_id = [uuid4() for _ in range(501)], str(uuid4())
-    first = await stubs.assign_all(face_ids, anna, request_id=request_id)
-    assert await stubs.assign_all(face_ids, anna, request_id=request_id) == first
+    first = await client.assign_all(face_ids, anna, request_id=request_id)
+    assert await client.assign_all(face_ids, anna, request_id=request_id) == first
     async with base.database.transaction() as tx:
         assert await tx.scalar(select(func.count()).select_from(jobs)) == 1
 
 
-async def test_what_no_job_could_do_is_refused_at_once(stubs: PersonsStubs) -> None:
-    anna, bert = await stubs.create("Anna"), await stubs.create("Bert")
+async def test_what_no_job_could_do_is_refused_at_once(client: PersonsClient) -> None:
+    anna, bert = await client.create("Anna"), await client.create("Bert")
     many = [uuid4() for _ in range(200_001)]
     for face_ids, dry_run, field in (
         (many, False, "face_ids"),
@@ -246,10 +240,10 @@ async def test_what_no_job_could_do_is_refused_at_once(stubs: PersonsStubs) -> N
         (many[:501], True, "dry_run"),
     ):
         with pytest.raises(InvalidRequest) as refused:
-            await stubs.assign_all(face_ids, anna, source=HUMAN, dry_run=dry_run)
+            await client.assign_all(face_ids, anna, source=HUMAN, dry_run=dry_run)
         assert refused.value.violations[0].field == field
-    await stubs.merge(anna, bert)
+    await client.merge(bert, anna)
     with pytest.raises(PreconditionFailed) as gone:
-        await stubs.assign_all(many[:501], anna)
+        await client.assign_all(many[:501], anna)
     assert gone.value.reason is Reason.PERSON_NOT_ACTIVE
-    assert isinstance(await stubs.assign_all(many[:501], bert), assignments_pb2.BatchAssignFacesResponse)
+    assert isinstance(await client.assign_all(many[:501], bert), assignments_pb2.BatchAssignFacesResponse)

@@ -4,48 +4,29 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import numpy as np
 import pytest
 from sqlalchemy import func, select, text, update
 
 from kith.persons.v1 import changes_pb2
 from kith.persons.v1 import persons_pb2 as pb
-from services.persons.domain.matcher import LibraryModel, MatcherReport
-from services.persons.repository.matchers import get_matcher, insert_matcher
+from services.persons.repository.matchers import get_matcher
 from shared.db.tables_detection import faces
 from shared.db.tables_persons import assignments, changes
 from shared.errors import PreconditionFailed, Reason
-from shared.faces.projection import Projection
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
 from tests.integration.library import MODEL, random_vectors, seed_faces
-from tests.integration.persons.forgetting import OLD_MODEL, World, assign, make_handlers, merge, working
-from tests.integration.persons.forgotten import (
-    Persons,
-    assert_nothing_left,
-    find_in_qdrant,
-    find_in_tables,
-    index_world,
-    serve_persons,
-    stores_of,
-)
-from tests.integration.persons.ledger import Ledger
+from tests.integration.persons.client import PersonsClient
+from tests.integration.persons.forgetting import OLD_MODEL, World, make_handlers, working
+from tests.integration.persons.forgotten import assert_nothing_left, find_in_qdrant, find_in_tables, stores_of
+from tests.integration.persons.training import REPORT, store_matcher
 
 
-@pytest.fixture
-async def persons(running: Running) -> Persons:
-    return await serve_persons(running)
-
-
-@pytest.fixture
-async def world(persons: Persons, base: Foundation) -> World:
-    return await index_world(persons, base)
-
-
-async def test_nothing_is_left_of_a_person_but_the_receipt(persons: Persons, world: World, base: Foundation) -> None:
+async def test_nothing_is_left_of_a_person_but_the_receipt(
+    client: PersonsClient, world: World, base: Foundation
+) -> None:
     async with working(base, make_handlers(base)):
-        job = await persons.ended(await persons.forget(world.her, await persons.etag(world.her), delete_faces=True))
+        job = await client.ended(await client.forget(world.her, await client.etag(world.her), delete_faces=True))
     stores = stores_of(job)
     await assert_nothing_left(base, world)
     # Faces 0..4, 6 and 7 were theirs; 5 had become Bert's.
@@ -71,15 +52,16 @@ async def test_nothing_is_left_of_a_person_but_the_receipt(persons: Persons, wor
     assert {name: stores[name] for name in expected} == expected
     # Of the four questions three were about her; in the evidence for Bert she was next best.
     assert (stores["postgres.suggestions"], stores["postgres.reviews"]) == (4, 2)
+    assert stores["postgres.auto_finds"] == 1
     assert stores["postgres.idempotency_keys"] >= 10
-    receipt = await persons.receipt(world.part)
+    receipt = await client.get_receipt(world.part)
     assert (receipt.job_id, receipt.faces_deleted, receipt.HasField("complete_time")) == (job.id, True, True)
     assert {each.store: each.deleted_count for each in receipt.stores} == stores
 
 
-async def test_faces_may_stay_as_nobodys(persons: Persons, world: World, base: Foundation) -> None:
+async def test_faces_may_stay_as_nobodys(client: PersonsClient, world: World, base: Foundation) -> None:
     async with working(base, make_handlers(base)):
-        job = await persons.ended(await persons.forget(world.her, await persons.etag(world.her)))
+        job = await client.ended(await client.forget(world.her, await client.etag(world.her)))
     stores = stores_of(job)
     await assert_nothing_left(base, world)
     assert not {"postgres.faces", "detection.crops"} & stores.keys()
@@ -94,13 +76,12 @@ async def test_faces_may_stay_as_nobodys(persons: Persons, world: World, base: F
 
 
 async def test_what_was_done_to_others_stays_and_can_be_undone(
-    persons: Persons, world: World, base: Foundation
+    client: PersonsClient, world: World, base: Foundation
 ) -> None:
-    ledger = persons.ledger
-    seen = await list_changes(ledger)
+    seen = await list_changes(client)
     async with working(base, make_handlers(base)):
-        await persons.ended(await persons.forget(world.her, await persons.etag(world.her)))
-    now = await list_changes(ledger)
+        await client.ended(await client.forget(world.her, await client.etag(world.her)))
+    now = await list_changes(client)
     assert len(now) == len(seen) + 1
     for change_id, before in seen.items():
         after = now[change_id]
@@ -116,95 +97,74 @@ async def test_what_was_done_to_others_stays_and_can_be_undone(
         list(seen[world.to_bert].face_ids),
         "",
     )
-    (face,) = (await ledger.changes.ListChangeFaces(changes_pb2.ListChangeFacesRequest(change_id=world.to_bert))).faces
+    (face,) = (await client.changes.ListChangeFaces(changes_pb2.ListChangeFacesRequest(change_id=world.to_bert))).faces
     assert (face.HasField("before"), face.after.person_id) == (False, world.bert)
-    undone = await ledger.undo(world.to_bert)
+    undone = await client.undo(world.to_bert)
     assert undone.reverted_count == 1
     # That Carl was part of her for a while is nobody's business any more, and never comes back.
     async with base.database.transaction() as tx:
         undo = await tx.scalar(select(changes.c.change_id).where(changes.c.undoes == UUID(world.undone_merge)))
     with pytest.raises(PreconditionFailed) as refused:
         async with translate_errors("persons"):
-            await ledger.undo(str(undo))
+            await client.undo(str(undo))
     assert refused.value.reason is Reason.CHANGE_NOT_UNDOABLE
-    carl = (await ledger.people.GetPerson(pb.GetPersonRequest(person_id=world.carl))).person
+    carl = await client.get(world.carl, deleted=False)
     assert (carl.name, carl.face_count, carl.status) == ("Carl", 1, pb.PERSON_STATUS_ACTIVE)
 
 
-async def list_changes(ledger: Ledger) -> dict[str, changes_pb2.Change]:
+async def list_changes(client: PersonsClient) -> dict[str, changes_pb2.Change]:
     """Every change, by id."""
-    answer = await ledger.changes.ListChanges(changes_pb2.ListChangesRequest(page_size=500))
+    answer = await client.changes.ListChanges(changes_pb2.ListChangesRequest(page_size=500))
     assert not answer.next_page_token
     return {change.id: change for change in answer.changes}
 
 
 async def test_a_deleted_person_is_forgotten_with_the_faces_they_had(
-    persons: Persons, world: World, base: Foundation
+    client: PersonsClient, world: World, base: Foundation
 ) -> None:
-    etag = await persons.etag(world.her)
-    await persons.ledger.people.DeletePerson(pb.DeletePersonRequest(person_id=world.her, etag=etag))
+    await client.delete(world.her)
     async with working(base, make_handlers(base)):
-        job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
-        stores = stores_of(await persons.ended(job))
+        job = await client.forget(world.her, await client.etag(world.her), delete_faces=True)
+        stores = stores_of(await client.ended(job))
     assert (stores["postgres.faces"], stores["postgres.assignments"]) == (7, 0)
     await assert_nothing_left(base, world)
 
 
 async def test_no_log_says_who_it_was(
-    persons: Persons, world: World, base: Foundation, capfd: pytest.CaptureFixture[str]
+    client: PersonsClient, world: World, base: Foundation, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with working(base, make_handlers(base)):
-        await persons.ended(await persons.forget(world.her, await persons.etag(world.her)))
+        await client.ended(await client.forget(world.her, await client.etag(world.her)))
     told = "".join(capfd.readouterr())
     assert not any(trace in told for trace in world.traces())
 
 
-async def test_a_change_that_does_not_name_the_person_loses_them_too(persons: Persons, base: Foundation) -> None:
+async def test_a_change_that_does_not_name_the_person_loses_them_too(client: PersonsClient, base: Foundation) -> None:
     """As version N-1 enters the undo of an assignment and of an exclusion, once the person is part of another."""
-    ledger, seeded = persons.ledger, await seed_faces(base, random_vectors(2))
-    anna, eve = [(await ledger.create(name)).person.id for name in ("Anna", "Eve")]
-    assigned = await assign(ledger, seeded.face_ids[0], anna)
-    excluded = (await ledger.exclude(seeded.face_ids[1], anna)).change_id
-    merged = await merge(ledger, eve, anna)
-    undone = [(await ledger.undo(change_id)).change.id for change_id in (assigned, excluded)]
-    await ledger.undo(merged)
+    seeded = await seed_faces(base, random_vectors(2))
+    anna, eve = [await client.create(name) for name in ("Anna", "Eve")]
+    assigned = (await client.assign(seeded.face_ids[0], anna)).change_id
+    excluded = (await client.exclude(seeded.face_ids[1], anna)).change_id
+    merged = (await client.merge(eve, anna)).change_id
+    undone = [(await client.undo(change_id)).change.id for change_id in (assigned, excluded)]
+    await client.undo(merged)
     async with base.database.transaction() as tx:
         stale = update(changes).where(changes.c.change_id.in_([UUID(change_id) for change_id in undone]))
         await tx.execute(stale.values(person_ids=[UUID(anna)]))
     async with working(base, make_handlers(base)):
-        stores_of(await persons.ended(await persons.forget(eve, await persons.etag(eve))))
+        stores_of(await client.ended(await client.forget(eve, await client.etag(eve))))
     assert await find_in_tables(base, eve) == {"receipts": 1, "changes": 1}
-    left = await list_changes(ledger)
+    left = await list_changes(client)
     assert [(list(left[change_id].person_ids), left[change_id].face_count) for change_id in undone] == [([anna], 0)] * 2
 
 
 @pytest.mark.parametrize("name", ["Faces", "Before"])
-async def test_what_a_matcher_reports_is_not_taken_for_a_name(persons: Persons, base: Foundation, name: str) -> None:
-    report = MatcherReport.parse(
-        {
-            "before": {"eer": 0.2, "tar_at_far_1e3": 0.5},
-            "after": {"eer": 0.1, "tar_at_far_1e3": 0.7},
-            "better": True,
-            "persons": 40,
-            "faces": 320,
-            "tuning_persons": 10,
-            "held_out_persons": 10,
-            "held_out_faces": 80,
-            "gain_low": 0.05,
-            "eer_noise": 0.01,
-            "strangers_before": {"middle": 0.1, "spread": 0.1},
-            "strangers_after": {"middle": 0.0, "spread": 0.1},
-            "shrinkage": None,
-            "epoch": 3,
-            "seconds": 1.5,
-        }
-    )
-    matcher_id = base.ids.new_uuid()
-    async with base.database.transaction() as tx:
-        model, projection = LibraryModel(MODEL, 2), Projection(np.eye(2, dtype=np.float32))
-        await insert_matcher(tx, base.clock, matcher_id, "default", model, base.ids.new_uuid(), projection, report)
-    person = (await persons.ledger.create(name)).person
+async def test_what_a_matcher_reports_is_not_taken_for_a_name(
+    client: PersonsClient, base: Foundation, name: str
+) -> None:
+    matcher_id = await store_matcher(base)
+    person = (await client.create_person(name)).person
     async with working(base, make_handlers(base)):
-        stores_of(await persons.ended(await persons.forget(person.id, person.etag)))
+        stores_of(await client.ended(await client.forget(person.id, person.etag)))
     async with base.database.transaction() as tx:
-        assert (await get_matcher(tx, "default", matcher_id)).report == report
+        assert (await get_matcher(tx, "default", UUID(matcher_id))).report == REPORT

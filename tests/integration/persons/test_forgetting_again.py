@@ -17,86 +17,69 @@ from shared.db.tables_shared import jobs
 from shared.errors import EtagMismatch, NotFound, PreconditionFailed, Reason
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
 from tests.integration.library import random_vectors, seed_faces
-from tests.integration.persons.forgetting import World, assign, make_handlers, merge, working
-from tests.integration.persons.forgotten import (
-    Persons,
-    assert_nothing_left,
-    find_in_tables,
-    index_world,
-    serve_persons,
-    stores_of,
-)
+from tests.integration.persons.client import PersonsClient
+from tests.integration.persons.forgetting import World, make_handlers, working
+from tests.integration.persons.forgotten import assert_nothing_left, find_in_tables, stores_of
 
 
-@pytest.fixture
-async def persons(running: Running) -> Persons:
-    return await serve_persons(running)
-
-
-@pytest.fixture
-async def world(persons: Persons, base: Foundation) -> World:
-    return await index_world(persons, base)
-
-
-async def test_a_retry_does_not_make_the_person_again(persons: Persons, base: Foundation) -> None:
+async def test_a_retry_does_not_make_the_person_again(client: PersonsClient, base: Foundation) -> None:
     request = pb.CreatePersonRequest(person=pb.Person(name="Anna"), request_id=str(uuid4()))
-    anna = (await persons.ledger.people.CreatePerson(request)).person
-    assert (await persons.ledger.people.CreatePerson(request)).person.id == anna.id
+    anna = (await client.people.CreatePerson(request)).person
+    assert (await client.people.CreatePerson(request)).person.id == anna.id
     async with working(base, make_handlers(base)):
-        stores_of(await persons.ended(await persons.forget(anna.id, anna.etag)))
+        stores_of(await client.ended(await client.forget(anna.id, anna.etag)))
     with pytest.raises(NotFound) as refused:
         async with translate_errors("persons"):
-            await persons.ledger.people.CreatePerson(request)
+            await client.people.CreatePerson(request)
     assert refused.value.metadata["resource"] == "person"
     assert await find_in_tables(base, "Anna") == {}
     assert await find_in_tables(base, anna.id) == {"receipts": 1, "changes": 1}
 
 
-async def test_a_second_call_is_answered_as_the_first(persons: Persons, base: Foundation) -> None:
-    anna, eve = [(await persons.ledger.create(name)).person.id for name in ("Anna", "Eve")]
-    await merge(persons.ledger, anna, eve)
+async def test_a_second_call_is_answered_as_the_first(client: PersonsClient, base: Foundation) -> None:
+    anna, eve = [await client.create(name) for name in ("Anna", "Eve")]
+    await client.merge(anna, eve)
     for wrong, refusal in (("", PreconditionFailed), ("7777", EtagMismatch)):
         with pytest.raises(refusal):
-            await persons.forget(anna, wrong)
+            await client.forget(anna, wrong)
     with pytest.raises(PreconditionFailed) as refused:
-        await persons.forget(eve, await persons.etag(eve))
+        await client.forget(eve, await client.etag(eve))
     assert refused.value.metadata["merged_into"] == anna
     with pytest.raises(NotFound):
-        await persons.receipt(anna)
-    etag = await persons.etag(anna)
-    twins = await asyncio.gather(*(persons.forget(anna, etag) for _ in range(4)))
+        await client.get_receipt(anna)
+    etag = await client.etag(anna)
+    twins = await asyncio.gather(*(client.forget(anna, etag) for _ in range(4)))
     assert len({job.id for job in twins}) == 1
-    assert not (await persons.receipt(anna)).HasField("complete_time")
+    assert not (await client.get_receipt(anna)).HasField("complete_time")
     async with base.database.transaction() as tx:
         assert set(await find_receipts(tx, [UUID(anna), UUID(eve), uuid4()])) == {UUID(anna), UUID(eve)}
     seeded = await seed_faces(base, random_vectors(1))
     with pytest.raises(PreconditionFailed) as inactive:
-        await assign(persons.ledger, seeded.face_ids[0], anna)
+        await client.assign(seeded.face_ids[0], anna)
     assert inactive.value.reason is Reason.PERSON_NOT_ACTIVE
     async with working(base, make_handlers(base)):
-        first = await persons.ended(twins[0])
+        first = await client.ended(twins[0])
     stores_of(first)
     # Nobody is there any more, and the answer is the same: also for whoever had become part of her.
     for person in (anna, eve):
-        again = await persons.forget(person, "stale", delete_faces=True)
+        again = await client.forget(person, "stale", delete_faces=True)
         assert (again.id, again.result) == (first.id, first.result)
     async with base.database.transaction() as tx:
         assert await tx.scalar(select(func.count()).where(changes.c.kind == "PERSON_FORGOTTEN")) == 1
         assert await tx.scalar(select(func.count()).where(jobs.c.kind == FORGET_PERSON)) == 1
     with pytest.raises(NotFound):
-        await persons.forget(str(uuid4()), "1")
+        await client.forget(str(uuid4()), "1")
 
 
-async def test_a_job_that_was_cancelled_is_gone_on_with(persons: Persons, world: World, base: Foundation) -> None:
-    first = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
-    await persons.jobs.CancelJob(jobs_pb2.CancelJobRequest(job_id=first.id))
-    twins = await asyncio.gather(*(persons.forget(world.part) for _ in range(3)))
+async def test_a_job_that_was_cancelled_is_gone_on_with(client: PersonsClient, world: World, base: Foundation) -> None:
+    first = await client.forget(world.her, await client.etag(world.her), delete_faces=True)
+    await client.jobs.CancelJob(jobs_pb2.CancelJobRequest(job_id=first.id))
+    twins = await asyncio.gather(*(client.forget(world.part) for _ in range(3)))
     (second,) = {job.id for job in twins}
     assert second != first.id
     async with working(base, make_handlers(base)):
-        stores_of(await persons.ended(twins[0]))
+        stores_of(await client.ended(twins[0]))
     async with base.database.transaction() as tx:
         rows = await tx.rows(select(receipts.c.job_id, receipts.c.delete_faces))
     assert {(str(row.job_id), row.delete_faces) for row in rows} == {(second, True)}

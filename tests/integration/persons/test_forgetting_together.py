@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import delete, func, insert, select
 
 from services.detection import forgetting_jobs
 from services.detection.domain.model import DetectionDeps
@@ -19,41 +19,29 @@ from shared.foundation import Foundation
 from shared.jobs.execution import JobHandler, SliceRun
 from shared.jobs.forgetting import FORGET_FACES
 from shared.jobs.model import Job, Json, SliceResults
-from tests.integration.conftest import Running, eventually
+from tests.integration.conftest import eventually
 from tests.integration.library import MODEL
+from tests.integration.persons.client import PersonsClient
 from tests.integration.persons.forgetting import OLD_MODEL, NoCrops, World, make_handlers, working
-from tests.integration.persons.forgotten import Persons, assert_nothing_left, index_world, serve_persons, stores_of
-
-
-@pytest.fixture
-async def persons(running: Running) -> Persons:
-    return await serve_persons(running)
-
-
-@pytest.fixture
-async def world(persons: Persons, base: Foundation) -> World:
-    return await index_world(persons, base)
+from tests.integration.persons.forgotten import assert_nothing_left, stores_of
+from tests.integration.waiting import somebody_waits
 
 
 async def test_faces_that_somebody_else_deletes_meanwhile_end_nothing(
-    persons: Persons, world: World, base: Foundation, monkeypatch: pytest.MonkeyPatch
+    client: PersonsClient, world: World, base: Foundation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forgetting_jobs, "BATCH", 1)
-    job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
-
-    async def somebody_waits() -> bool:
-        async with base.database.transaction() as tx:
-            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+    job = await client.forget(world.her, await client.etag(world.her), delete_faces=True)
 
     async with working(base, make_handlers(base)):
         async with base.database.transaction() as tx:
             await tx.execute(select(assets).where(assets.c.asset_id == world.seeded.asset_ids[0]).with_for_update())
-            await eventually(somebody_waits)
+            await eventually(lambda: somebody_waits(base))
             # All that the first batch has found.
             first = world.seeded.face_ids[0]
             await tx.execute(delete(faces).where(faces.c.face_id == first))
             await queue_points(tx, base.clock, PointKind.FACE, "default", [(first, MODEL), (first, OLD_MODEL)])
-        stores = stores_of(await persons.ended(job))
+        stores = stores_of(await client.ended(job))
     assert stores["postgres.faces"] == 6
     await assert_nothing_left(base, world)
     gone = [world.seeded.face_ids[number] for number in (0, 1, 2, 3, 4, 6, 7)]
@@ -62,7 +50,7 @@ async def test_faces_that_somebody_else_deletes_meanwhile_end_nothing(
 
 
 async def test_a_face_given_once_their_faces_were_deleted_is_deleted_too(
-    persons: Persons, world: World, base: Foundation
+    client: PersonsClient, world: World, base: Foundation
 ) -> None:
     late = world.seeded.face_ids[20]
     sweeps = 0
@@ -94,9 +82,9 @@ async def test_a_face_given_once_their_faces_were_deleted_is_deleted_too(
     handlers = make_handlers(base)
     detection = DetectionDeps(base.clock, base.ids, base.settings.detection)
     handlers[FORGET_FACES] = Giving(ForgetFacesHandler(base.database, detection, Sweeping()))
-    job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
+    job = await client.forget(world.her, await client.etag(world.her), delete_faces=True)
     async with working(base, handlers):
-        stores = stores_of(await persons.ended(job))
+        stores = stores_of(await client.ended(job))
     assert (stores["postgres.faces"], stores["postgres.assignments"], sweeps) == (9, 0, 3)
     await assert_nothing_left(base, world)
 

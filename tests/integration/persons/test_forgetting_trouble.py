@@ -16,19 +16,10 @@ from shared.db.tables_shared import idempotency_keys, job_slices
 from shared.foundation import Foundation
 from shared.jobs.execution import JobHandler, SliceExecutor, SliceRun
 from shared.jobs.model import Job, Json, SliceResults
-from tests.integration.conftest import Running, eventually
+from tests.integration.conftest import eventually
+from tests.integration.persons.client import PersonsClient
 from tests.integration.persons.forgetting import World, make_handlers, working
-from tests.integration.persons.forgotten import Persons, assert_nothing_left, index_world, serve_persons, stores_of
-
-
-@pytest.fixture
-async def persons(running: Running) -> Persons:
-    return await serve_persons(running)
-
-
-@pytest.fixture
-async def world(persons: Persons, base: Foundation) -> World:
-    return await index_world(persons, base)
+from tests.integration.persons.forgotten import assert_nothing_left, stores_of
 
 
 class Killed(BaseException):
@@ -64,19 +55,19 @@ class Dying:
 
 
 async def test_it_survives_the_death_of_its_worker_at_every_step(
-    persons: Persons, world: World, base: Foundation
+    client: PersonsClient, world: World, base: Foundation
 ) -> None:
     handlers = make_handlers(base)
     dying = SliceExecutor(
         {FORGET_PERSON: Dying(handlers.pop(FORGET_PERSON))}, base.database, base.clock, base.ids, base.settings.jobs
     )
-    job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
+    job = await client.forget(world.her, await client.etag(world.her), delete_faces=True)
     written = False
     deaths = 0
     stages = set()
     async with working(base, handlers):
         for _ in range(10 * len(STAGES)):
-            if (await persons.receipt(world.her)).HasField("complete_time"):
+            if (await client.get_receipt(world.her)).HasField("complete_time"):
                 break
             try:
                 await dying.run_slice(UUID(job.id), 0)
@@ -105,14 +96,14 @@ async def test_it_survives_the_death_of_its_worker_at_every_step(
             pytest.fail(f"no receipt after {deaths} deaths")
     assert deaths > 2 * len(STAGES)
     assert {stage for turn, stage in stages if turn == 2} >= set(STAGES)
-    assert stores_of(await persons.ended(job))["postgres.faces"] == 7
+    assert stores_of(await client.ended(job))["postgres.faces"] == 7
     await assert_nothing_left(base, world)
 
 
 async def test_while_qdrant_confirms_nothing_there_is_no_receipt(
-    persons: Persons, world: World, base: Foundation
+    client: PersonsClient, world: World, base: Foundation
 ) -> None:
-    job = await persons.forget(world.her, await persons.etag(world.her), delete_faces=True)
+    job = await client.forget(world.her, await client.etag(world.her), delete_faces=True)
     waits = "points of .* have waited for the relay"
 
     async def gave_up() -> bool:
@@ -122,7 +113,7 @@ async def test_while_qdrant_confirms_nothing_there_is_no_receipt(
 
     async with working(base, make_handlers(base, stalled_s=0.2), relay=False):
         await eventually(gave_up)
-    assert not (await persons.receipt(world.her)).HasField("complete_time"), waits
+    assert not (await client.get_receipt(world.her)).HasField("complete_time"), waits
     async with working(base, make_handlers(base)):
-        stores_of(await persons.ended(job))
+        stores_of(await client.ended(job))
     await assert_nothing_left(base, world)

@@ -41,15 +41,7 @@ from shared.faces.eras import DatePrecision, PartialDate, find_era
 from shared.faces.prototypes import Choice
 from shared.foundation import Foundation
 from tests.integration.persons.ledger_history import FACES, NEW, Histories
-from tests.integration.persons.ledger_model import (
-    Held,
-    Person,
-    find_birth,
-    find_named,
-    find_refusal,
-    list_pins,
-    merge,
-)
+from tests.integration.persons.ledger_model import Held, Person, find_birth, find_named, find_refusal, list_pins, merge
 
 HISTORIES = int(os.environ.get("KITH_TEST_HISTORIES", "6"))
 STEPS = int(os.environ.get("KITH_TEST_HISTORY_STEPS", "40"))

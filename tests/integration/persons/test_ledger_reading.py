@@ -36,12 +36,13 @@ async def seeded(base: Foundation) -> SeededFaces:
 
 
 async def test_what_was_done_is_told_newest_first(ledger: LedgerReader, seeded: SeededFaces) -> None:
-    anna = await ledger.create("Anna")
-    assigned = await ledger.assign(seeded.face_ids[0], anna.person.id, reason="the hat")
+    anna = await ledger.create_person("Anna")
+    request_id = str(uuid4())
+    given = await ledger.assign(seeded.face_ids[0], anna.person.id, reason="the hat", request_id=request_id)
     birth = persons_pb2.Person(id=anna.person.id, notes="aunt")
     updated = await ledger.people.UpdatePerson(persons_pb2.UpdatePersonRequest(person=birth))
     found = (await ledger.page()).changes
-    assert [change.id for change in found] == [updated.change_id, assigned, anna.change_id]
+    assert [change.id for change in found] == [updated.change_id, given.change_id, anna.change_id]
     assert [change.kind for change in found] == [
         changes_pb2.CHANGE_KIND_PERSON_UPDATED,
         changes_pb2.CHANGE_KIND_FACES_ASSIGNED,
@@ -55,21 +56,21 @@ async def test_what_was_done_is_told_newest_first(ledger: LedgerReader, seeded: 
         "the hat",
         "kith.persons.v1.AssignFace",
     )
-    assert UUID(assignment.request_id)
+    assert assignment.request_id == request_id
     assert (list(assignment.face_ids), assignment.face_count) == ([str(seeded.face_ids[0])], 1)
     before, after = MessageToDict(found[0].before), MessageToDict(found[0].after)
     assert before["persons"][anna.person.id]["notes"] == ""
     assert after["persons"][anna.person.id]["notes"] == "aunt"
     for change in found:
-        assert await ledger.get(change.id) == change
+        assert await ledger.get_change(change.id) == change
 
 
 async def test_changes_are_found_by_person_face_kind_and_actor(
     ledger: LedgerReader, seeded: SeededFaces, base: Foundation
 ) -> None:
-    anna, bert = await ledger.create("Anna"), await ledger.create("Bert")
+    anna, bert = await ledger.create_person("Anna"), await ledger.create_person("Bert")
     one, two = (str(face_id) for face_id in seeded.face_ids[:2])
-    assigned = await ledger.assign(seeded.face_ids[0], anna.person.id)
+    assigned = (await ledger.assign(seeded.face_ids[0], anna.person.id)).change_id
     excluded = (
         await ledger.assignments.ExcludeFace(assignments_pb2.ExcludeFaceRequest(face_id=two, person_id=bert.person.id))
     ).change_id
@@ -110,22 +111,22 @@ async def test_pages_skip_and_repeat_none_while_changes_are_made(ledger: LedgerR
 
 
 async def test_another_librarys_change_is_not_found(ledger: LedgerReader) -> None:
-    other = (await ledger.create("Anna", library_id="other")).change_id
+    other = (await ledger.create_person("Anna", library_id="other")).change_id
     assert await ledger.ids() == []
     with pytest.raises(NotFound):
-        await ledger.get(other)
+        await ledger.get_change(other)
     with pytest.raises(NotFound):
         async with translate_errors("persons"):
             await ledger.changes.ListChangeFaces(changes_pb2.ListChangeFacesRequest(change_id=other))
-    assert (await ledger.get(other, library_id="other")).library_id == "other"
+    assert (await ledger.get_change(other, library_id="other")).library_id == "other"
 
 
 async def test_an_undo_and_what_it_undid_name_each_other(ledger: LedgerReader) -> None:
-    created = (await ledger.create("Anna")).change_id
+    created = (await ledger.create_person("Anna")).change_id
     undo = (await ledger.changes.UndoChange(changes_pb2.UndoChangeRequest(change_id=created))).change
-    found = await ledger.get(created)
+    found = await ledger.get_change(created)
     assert (found.undone_by, found.undoes) == (undo.id, "")
-    found = await ledger.get(undo.id)
+    found = await ledger.get_change(undo.id)
     assert (found.kind, found.undone_by, found.undoes) == (changes_pb2.CHANGE_KIND_UNDONE, "", created)
     assert await ledger.ids() == [undo.id, created]
 
@@ -133,7 +134,7 @@ async def test_an_undo_and_what_it_undid_name_each_other(ledger: LedgerReader) -
 async def test_a_change_shows_its_first_faces_and_counts_all(ledger: LedgerReader, base: Foundation) -> None:
     face_ids = [uuid4() for _ in range(700)]
     (change_id,) = await enter_changes(base, 1, face_ids=face_ids)
-    found = await ledger.get(change_id)
+    found = await ledger.get_change(change_id)
     assert (list(found.face_ids), found.face_count) == ([str(face_id) for face_id in face_ids[:500]], 700)
 
 

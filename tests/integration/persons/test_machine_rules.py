@@ -12,7 +12,6 @@ from kith.persons.v1 import assignments_pb2
 from services.persons.domain.assigning import AssignFaces, assign_faces
 from services.persons.domain.model import Source
 from services.persons.domain.people import CreatePerson, create_person
-from services.persons.server import start
 from services.persons.wiring import build_deps
 from shared.caller import Caller
 from shared.db.tables_detection import assets, faces
@@ -21,15 +20,9 @@ from shared.errors import InvalidRequest, PreconditionFailed, Reason
 from shared.foundation import Foundation
 from shared.jobs.asking import ASK_PAIRS
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
 from tests.integration.counting import recording_statements
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
-from tests.integration.persons.stubs import MACHINE, PersonsStubs
-
-
-@pytest.fixture
-async def stubs(running: Running) -> PersonsStubs:
-    return PersonsStubs(await running.server("persons", start))
+from tests.integration.persons.client import MACHINE, PersonsClient
 
 
 @pytest.fixture
@@ -44,39 +37,39 @@ async def read_asked(base: Foundation) -> list[list[object]]:
     return [pair for row in rows for pair in row.spec["pairs"]]
 
 
-async def test_a_machine_finds_nobody_before_their_birth(stubs: PersonsStubs, seeded: SeededFaces) -> None:
-    anna = await stubs.create("Anna", birth=types_pb2.Date(year=2020, month=1, day=2))
+async def test_a_machine_finds_nobody_before_their_birth(client: PersonsClient, seeded: SeededFaces) -> None:
+    anna = await client.create("Anna", birth_date=types_pb2.Date(year=2020, month=1, day=2))
     with pytest.raises(PreconditionFailed) as refused:
-        await stubs.assign(seeded.face_ids[0], anna, MACHINE)
+        await client.assign(seeded.face_ids[0], anna, MACHINE)
     assert refused.value.reason is Reason.BEFORE_BIRTH
     assert refused.value.metadata == {"face_id": str(seeded.face_ids[0]), "person_id": anna}
-    await stubs.assign(seeded.face_ids[2], anna, MACHINE)
+    await client.assign(seeded.face_ids[2], anna, MACHINE)
     # A human may: the date may be what is wrong.
-    await stubs.assign(seeded.face_ids[0], anna)
+    await client.assign(seeded.face_ids[0], anna)
 
 
 async def test_only_what_is_certain_of_both_dates_forbids(
-    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, base: Foundation
 ) -> None:
-    anna = await stubs.create("Anna", birth=types_pb2.Date(year=2020))
-    bert = await stubs.create("Bert", birth=types_pb2.Date(year=2020, month=3))
-    await stubs.assign(seeded.face_ids[0], anna, MACHINE)
+    anna = await client.create("Anna", birth_date=types_pb2.Date(year=2020))
+    bert = await client.create("Bert", birth_date=types_pb2.Date(year=2020, month=3))
+    await client.assign(seeded.face_ids[0], anna, MACHINE)
     async with base.database.transaction() as tx:
         photo = assets.c.asset_id == seeded.asset_ids[2]
         await tx.execute(update(assets).where(photo).values(captured_precision="YEAR"))
         unknown = {"captured_at": None, "captured_precision": None}
         await tx.execute(update(assets).where(assets.c.asset_id == seeded.asset_ids[4]).values(**unknown))
     with pytest.raises(PreconditionFailed):
-        await stubs.assign(seeded.face_ids[1], bert, MACHINE)
-    await stubs.assign(seeded.face_ids[2], bert, MACHINE)
-    await stubs.assign(seeded.face_ids[4], bert, MACHINE)
+        await client.assign(seeded.face_ids[1], bert, MACHINE)
+    await client.assign(seeded.face_ids[2], bert, MACHINE)
+    await client.assign(seeded.face_ids[4], bert, MACHINE)
 
 
-async def test_a_machine_gives_nobody_a_second_face_in_a_photo(stubs: PersonsStubs, seeded: SeededFaces) -> None:
-    anna = await stubs.create("Anna")
-    await stubs.assign(seeded.face_ids[0], anna)
+async def test_a_machine_gives_nobody_a_second_face_in_a_photo(client: PersonsClient, seeded: SeededFaces) -> None:
+    anna = await client.create("Anna")
+    await client.assign(seeded.face_ids[0], anna)
     with pytest.raises(PreconditionFailed) as refused:
-        await stubs.assign(seeded.face_ids[1], anna, MACHINE)
+        await client.assign(seeded.face_ids[1], anna, MACHINE)
     assert refused.value.reason is Reason.SAME_PHOTO_DOUBLE
     assert refused.value.metadata == {
         "face_id": str(seeded.face_ids[1]),
@@ -84,30 +77,30 @@ async def test_a_machine_gives_nobody_a_second_face_in_a_photo(stubs: PersonsStu
         "other_face_id": str(seeded.face_ids[0]),
     }
     # A human may, and what is theirs already is no double of itself.
-    await stubs.assign(seeded.face_ids[1], anna)
-    assert (await stubs.assign(seeded.face_ids[1], anna, MACHINE)).change_id == ""
+    await client.assign(seeded.face_ids[1], anna)
+    assert (await client.assign(seeded.face_ids[1], anna, MACHINE)).change_id == ""
 
 
-async def test_a_photo_with_a_mirror_may_show_one_person_twice(stubs: PersonsStubs, seeded: SeededFaces) -> None:
-    anna = await stubs.create("Anna")
+async def test_a_photo_with_a_mirror_may_show_one_person_twice(client: PersonsClient, seeded: SeededFaces) -> None:
+    anna = await client.create("Anna")
     request = assignments_pb2.AllowDoublesRequest(asset_ids=[seeded.asset_ids[0]], allowed=True)
-    await stubs.assignments.AllowDoubles(request)
-    both = await stubs.assign_all(seeded.face_ids[:2], anna, source=MACHINE, partial=False)
+    await client.assignments.AllowDoubles(request)
+    both = await client.assign_all(seeded.face_ids[:2], anna, source=MACHINE, partial=False)
     assert len(both.assignments) == 2
     with pytest.raises(PreconditionFailed):
-        await stubs.assign_all(seeded.face_ids[2:4], anna, source=MACHINE, partial=False)
+        await client.assign_all(seeded.face_ids[2:4], anna, source=MACHINE, partial=False)
 
 
 async def test_of_faces_given_together_the_first_in_order_counts_and_the_other_is_asked(
-    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, base: Foundation
 ) -> None:
-    anna = await stubs.create("Anna", birth=types_pb2.Date(year=2020, month=1, day=2))
+    anna = await client.create("Anna", birth_date=types_pb2.Date(year=2020, month=1, day=2))
     order = [seeded.face_ids[index] for index in (3, 2, 1, 4)]
     with pytest.raises(PreconditionFailed) as refused:
-        await stubs.assign_all(order, anna, source=MACHINE, partial=False)
+        await client.assign_all(order, anna, source=MACHINE, partial=False)
     assert refused.value.metadata["other_face_id"] == str(seeded.face_ids[3])
     assert await read_asked(base) == []
-    answer = await stubs.assign_all(order, anna, source=MACHINE, partial=True)
+    answer = await client.assign_all(order, anna, source=MACHINE, partial=True)
     assert {row.face_id for row in answer.assignments} == {str(seeded.face_ids[3]), str(seeded.face_ids[4])}
     assert [(item.id, item.reason) for item in answer.failures] == [
         (str(seeded.face_ids[2]), "SAME_PHOTO_DOUBLE"),
@@ -117,34 +110,34 @@ async def test_of_faces_given_together_the_first_in_order_counts_and_the_other_i
 
 
 async def test_a_double_is_asked_even_where_nothing_can_be_assigned(
-    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, base: Foundation
 ) -> None:
-    anna = await stubs.create("Anna")
-    await stubs.assign(seeded.face_ids[0], anna)
-    answer = await stubs.assign_all([seeded.face_ids[1]], anna, source=MACHINE, partial=True)
+    anna = await client.create("Anna")
+    await client.assign(seeded.face_ids[0], anna)
+    answer = await client.assign_all([seeded.face_ids[1]], anna, source=MACHINE, partial=True)
     assert (answer.change_id, len(answer.failures)) == ("", 1)
     assert await read_asked(base) == [[str(seeded.face_ids[1]), anna, 0.75]]
 
 
 async def test_a_dry_run_of_a_batch_changes_and_asks_nothing(
-    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, base: Foundation
 ) -> None:
-    anna = await stubs.create("Anna")
-    answer = await stubs.assign_all(seeded.face_ids, anna, source=MACHINE, partial=True, dry_run=True)
+    anna = await client.create("Anna")
+    answer = await client.assign_all(seeded.face_ids, anna, source=MACHINE, partial=True, dry_run=True)
     assert (len(answer.assignments), len(answer.failures), answer.change_id) == (3, 3, "")
     assert await read_asked(base) == []
-    assert (await stubs.get(anna)).face_count == 0
+    assert (await client.get(anna)).face_count == 0
 
 
 @pytest.mark.parametrize("state", ["IGNORED", "NOT_A_FACE"])
 async def test_a_machine_assigns_nothing_that_was_put_aside_or_excluded(
-    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation, state: str
+    client: PersonsClient, seeded: SeededFaces, base: Foundation, state: str
 ) -> None:
-    anna = await stubs.create("Anna")
+    anna = await client.create("Anna")
     async with base.database.transaction() as tx:
         await tx.execute(update(faces).where(faces.c.face_id == seeded.face_ids[0]).values(state=state))
-    await stubs.exclude(seeded.face_ids[2], anna)
-    answer = await stubs.assign_all(seeded.face_ids, anna, source=MACHINE, partial=True)
+    await client.exclude(seeded.face_ids[2], anna)
+    answer = await client.assign_all(seeded.face_ids, anna, source=MACHINE, partial=True)
     assert [(item.id, item.reason) for item in answer.failures][:2] == [
         (str(seeded.face_ids[0]), "FACE_NOT_ACTIVE"),
         (str(seeded.face_ids[2]), "FACE_EXCLUDED"),
@@ -154,12 +147,12 @@ async def test_a_machine_assigns_nothing_that_was_put_aside_or_excluded(
 
 
 async def test_of_two_machines_that_see_one_person_twice_in_a_photo_one_wins(
-    stubs: PersonsStubs, base: Foundation
+    client: PersonsClient, base: Foundation
 ) -> None:
     seeded = await seed_faces(base, random_vectors(24), faces_per_photo=2)
-    anna = await stubs.create("Anna")
+    anna = await client.create("Anna")
     outcomes = await asyncio.gather(
-        *(stubs.assign(face_id, anna, MACHINE) for face_id in seeded.face_ids),
+        *(client.assign(face_id, anna, MACHINE) for face_id in seeded.face_ids),
         return_exceptions=True,
     )
     won = [not isinstance(outcome, BaseException) for outcome in outcomes]
@@ -189,9 +182,9 @@ async def test_the_rules_cost_one_statement_and_a_human_pays_none(base: Foundati
 
 
 async def test_each_face_of_a_machine_may_be_as_sure_as_it_is(
-    stubs: PersonsStubs, seeded: SeededFaces, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, base: Foundation
 ) -> None:
-    anna = await stubs.create("Anna")
+    anna = await client.create("Anna")
     request = assignments_pb2.BatchAssignFacesRequest(
         face_ids=[str(seeded.face_ids[row]) for row in (0, 2, 3)],
         person_id=anna,
@@ -199,7 +192,7 @@ async def test_each_face_of_a_machine_may_be_as_sure_as_it_is(
         confidences=[0.999, 0.996, 0.998],
         partial=True,
     )
-    made = await stubs.assignments.BatchAssignFaces(request)
+    made = await client.assignments.BatchAssignFaces(request)
     assert [each.confidence for each in made.assignments] == pytest.approx([0.999, 0.996])
     # The second of a photo is asked, as sure as it was.
     assert await read_asked(base) == [[str(seeded.face_ids[3]), anna, pytest.approx(0.998)]]
@@ -207,15 +200,15 @@ async def test_each_face_of_a_machine_may_be_as_sure_as_it_is(
 
 @pytest.mark.parametrize("confidences", [[0.9], [0.9, 0.8, 0.7], [0.9, 1.1], [float("nan"), 0.9]])
 async def test_confidences_are_one_of_each_face(
-    stubs: PersonsStubs, seeded: SeededFaces, confidences: list[float]
+    client: PersonsClient, seeded: SeededFaces, confidences: list[float]
 ) -> None:
     request = assignments_pb2.BatchAssignFacesRequest(
         face_ids=[str(face_id) for face_id in seeded.face_ids[:2]],
-        person_id=await stubs.create("Anna"),
+        person_id=await client.create("Anna"),
         source=MACHINE,
         confidences=confidences,
     )
     with pytest.raises(InvalidRequest) as refused:
         async with translate_errors("persons"):
-            await stubs.assignments.BatchAssignFaces(request)
+            await client.assignments.BatchAssignFaces(request)
     assert [violation.field for violation in refused.value.violations] == ["confidences"]

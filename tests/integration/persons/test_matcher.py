@@ -28,6 +28,7 @@ from tests.integration.conftest import Running
 from tests.integration.counting import recording_statements
 from tests.integration.library import MODEL, random_vectors, seed_faces
 from tests.integration.persons.training import (
+    DIMENSION,
     EACH,
     PEOPLE,
     SETTINGS,
@@ -35,26 +36,41 @@ from tests.integration.persons.training import (
     confirm,
     result_of,
     seed_confirmed,
+    serve_kith,
     start_kith,
+    store_matcher,
 )
 from tests.unit.persons_matching.conftest import make_faces
 
 
 @pytest.fixture
 async def kith(running: Running) -> Kith:
+    """Learns nothing: no worker is there."""
+    return await serve_kith(running)
+
+
+@pytest.fixture
+async def learning(running: Running) -> Kith:
     return await start_kith(running)
 
 
-async def test_a_matcher_that_is_better_is_activated_and_measured_on_others(kith: Kith, base: Foundation) -> None:
+@pytest.fixture
+async def stored(base: Foundation) -> list[str]:
+    """Three matchers of a library, the first stored first."""
+    await seed_faces(base, random_vectors(1, DIMENSION))
+    return [await store_matcher(base) for _ in range(3)]
+
+
+async def test_a_matcher_that_is_better_is_activated_and_measured_on_others(learning: Kith, base: Foundation) -> None:
     await seed_confirmed(base)
-    job = await kith.train(activate_if_better=True)
+    job = await learning.train(activate_if_better=True)
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED, job
     assert job.progress.done == job.progress.total == 3
     result = result_of(job)
     assert (result["better"], result["activated"]) == (True, True)
     assert result["after"]["tar_at_far_1e3"] > result["before"]["tar_at_far_1e3"]
     assert "cluster_job_id" not in result
-    active = await kith.get()
+    active = await learning.get_matcher()
     assert active.id == result["matcher_id"]
     assert active.active
     assert active.HasField("activate_time")
@@ -68,29 +84,33 @@ async def test_a_matcher_that_is_better_is_activated_and_measured_on_others(kith
     async with base.database.transaction() as tx:
         row = (await tx.execute(select(matchers))).one()
     projection = Projection.from_bytes(row.projection, row.input_dimension, row.dimension)
-    assert projection.apply(random_vectors(3, 64)).shape == (3, active.dimension)
+    assert projection.apply(random_vectors(3, DIMENSION)).shape == (3, active.dimension)
+    # The training's activation is a change as a human's is.
+    assert (await learning.undo(result["change_id"])).reverted_count == 1
+    with pytest.raises(NotFound):
+        await learning.get_matcher()
 
 
-async def test_one_that_is_not_better_stays_unused_and_can_be_activated_by_hand(kith: Kith, base: Foundation) -> None:
+async def test_one_that_is_not_better_stays_unused_and_can_be_activated_by_hand(
+    learning: Kith, base: Foundation
+) -> None:
     # Perfectly told apart already.
     await seed_confirmed(base, nuisance=0.0)
-    job = await kith.train(activate_if_better=True, recluster_after=True)
+    job = await learning.train(activate_if_better=True, recluster_after=True)
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED, job
     assert (result_of(job)["better"], result_of(job)["activated"], result_of(job)["change_id"]) == (False, False, "")
     assert "cluster_job_id" not in result_of(job)
     with pytest.raises(NotFound):
-        await kith.get()
+        await learning.get_matcher()
     matcher_id = result_of(job)["matcher_id"]
-    assert not (await kith.get(matcher_id)).active
-    made = await kith.activate(matcher_id)
+    assert not (await learning.get_matcher(matcher_id)).active
+    made = await learning.activate(matcher_id)
     assert made.matcher.active
     assert made.change_id
 
 
-async def test_activating_is_a_change_and_rolls_back(kith: Kith, base: Foundation) -> None:
-    await seed_confirmed(base)
-    first, second = [result_of(await kith.train())["matcher_id"] for _ in range(2)]
-    assert first != second
+async def test_activating_is_a_change_and_rolls_back(kith: Kith, stored: list[str]) -> None:
+    first, second, last = stored
     listed: list[str] = []
     token = ""
     while True:
@@ -99,7 +119,7 @@ async def test_activating_is_a_change_and_rolls_back(kith: Kith, base: Foundatio
         token = page.next_page_token
         if not token:
             break
-    assert listed == [second, first]
+    assert listed == [last, second, first]
     one = await kith.activate(first)
     request_id = str(uuid4())
     two = await kith.activate(second, request_id=request_id)
@@ -111,33 +131,31 @@ async def test_activating_is_a_change_and_rolls_back(kith: Kith, base: Foundatio
     assert (await kith.activate("")).change_id == ""
     seen = []
     for made in (one, two, back, none):
-        change = (await kith.changes.GetChange(changes_pb2.GetChangeRequest(change_id=made.change_id))).change
+        change = await kith.get_change(made.change_id)
         assert change.kind == changes_pb2.CHANGE_KIND_MATCHER_ACTIVATED
         seen.append((change.before["matcher"], change.after["matcher"]))
     assert seen == [(None, first), (first, second), (second, first), (first, None)]
     with pytest.raises(NotFound):
-        await kith.get()
+        await kith.get_matcher()
 
 
-async def test_an_activation_is_undone_unless_it_was_changed_since(kith: Kith, base: Foundation) -> None:
-    await seed_confirmed(base)
-    first = result_of(await kith.train(activate_if_better=True))
-    assert first["activated"]
-    second = result_of(await kith.train())["matcher_id"]
+async def test_an_activation_is_undone_unless_it_was_changed_since(kith: Kith, stored: list[str]) -> None:
+    first, second, _ = stored
+    activated = (await kith.activate(first)).change_id
     change_id = (await kith.activate(second)).change_id
-    undone = await kith.changes.UndoChange(changes_pb2.UndoChangeRequest(change_id=change_id))
+    undone = await kith.undo(change_id)
     assert undone.reverted_count == 1
-    assert (await kith.get()).id == first["matcher_id"]
+    assert (await kith.get_matcher()).id == first
     await kith.activate("")
-    late = await kith.changes.UndoChange(changes_pb2.UndoChangeRequest(change_id=first["change_id"]))
+    late = await kith.undo(activated)
     assert late.reverted_count == 0
     assert late.skipped_count == 1
 
 
-async def test_one_matcher_is_active_however_many_activate_at_once(kith: Kith, base: Foundation) -> None:
-    await seed_confirmed(base)
-    ids = [result_of(await kith.train())["matcher_id"] for _ in range(3)]
-    made = await asyncio.gather(*(kith.activate(matcher_id) for matcher_id in ids * 3))
+async def test_one_matcher_is_active_however_many_activate_at_once(
+    kith: Kith, base: Foundation, stored: list[str]
+) -> None:
+    made = await asyncio.gather(*(kith.activate(matcher_id) for matcher_id in stored * 3))
     assert sum(bool(one.change_id) for one in made) >= 3
     async with base.database.transaction() as tx:
         active = await tx.rows(select(matchers.c.matcher_id).where(matchers.c.active))
@@ -253,20 +271,18 @@ async def test_asking_costs_the_same_however_many_faces(kith: Kith, base: Founda
     assert await statements(PEOPLE) == await statements(2 * PEOPLE)
 
 
-async def test_a_matcher_of_another_model_is_not_activated(kith: Kith, base: Foundation) -> None:
-    await seed_confirmed(base)
-    matcher_id = result_of(await kith.train())["matcher_id"]
+async def test_a_matcher_of_another_model_is_not_activated(kith: Kith, base: Foundation, stored: list[str]) -> None:
     async with base.database.transaction() as tx:
         await tx.execute(update(models).values(model_version="next_model"))
     with pytest.raises(PreconditionFailed) as refused:
-        await kith.activate(matcher_id)
+        await kith.activate(stored[0])
     assert refused.value.reason is Reason.MODEL_MISMATCH
     assert refused.value.metadata == {"expected": "next_model", "actual": MODEL}
 
 
-async def test_another_librarys_matcher_is_not_found(kith: Kith, base: Foundation) -> None:
-    await seed_confirmed(base)
-    matcher_id = result_of(await kith.train(activate_if_better=True))["matcher_id"]
+async def test_another_librarys_matcher_is_not_found(kith: Kith, stored: list[str]) -> None:
+    matcher_id = stored[0]
+    await kith.activate(matcher_id)
     with pytest.raises(NotFound):
         await kith.activate(matcher_id, library_id="other")
     with pytest.raises(NotFound):
@@ -278,4 +294,6 @@ async def test_another_librarys_matcher_is_not_found(kith: Kith, base: Foundatio
 async def test_a_retried_call_starts_one_training(kith: Kith, base: Foundation) -> None:
     await seed_confirmed(base)
     request_id = str(uuid4())
-    assert await kith.start(request_id=request_id) == await kith.start(request_id=request_id)
+    begun = await kith.start(request_id=request_id)
+    assert (await kith.start(request_id=request_id)).id == begun.id
+    assert len((await kith.jobs.ListJobs(jobs_pb2.ListJobsRequest(kinds=["persons.train_matcher"]))).jobs) == 1

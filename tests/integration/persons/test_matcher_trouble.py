@@ -16,26 +16,13 @@ from kith.jobs.v1 import jobs_pb2
 from services.clustering.server import start as start_clustering
 from services.persons import training_jobs
 from services.persons.matching.process import learn_in_process
-from services.persons.matching.request import (
-    Cancelled,
-    Phase,
-    Progress,
-    Report,
-    TrainedMatcher,
-    TrainingRequest,
-)
+from services.persons.matching.request import Cancelled, Phase, Progress, Report, TrainedMatcher, TrainingRequest
 from shared.db.tables_detection import models
 from shared.foundation import Foundation
 from shared.jobs.execution import SliceRun
 from shared.jobs.model import Json
 from tests.integration.conftest import Running, eventually
-from tests.integration.persons.training import (
-    Kith,
-    count_matchers,
-    result_of,
-    seed_confirmed,
-    start_kith,
-)
+from tests.integration.persons.training import Kith, count_matchers, result_of, seed_confirmed, start_kith
 
 
 @pytest.fixture
@@ -148,15 +135,15 @@ async def test_cancelling_stops_the_process_and_stores_nothing(
         return learn_in_process(replace(request, options=options), report, cancelled)
 
     monkeypatch.setattr(training_jobs, "learn_in_process", endless)
-    job_id = await kith.start()
+    begun = await kith.start()
 
     async def training() -> bool:
-        job = (await kith.jobs.GetJob(jobs_pb2.GetJobRequest(job_id=job_id))).job
+        job = (await kith.jobs.GetJob(jobs_pb2.GetJobRequest(job_id=begun.id))).job
         return job.phase == "train" and bool(multiprocessing.active_children())
 
     await eventually(training)
-    await kith.jobs.CancelJob(jobs_pb2.CancelJobRequest(job_id=job_id))
-    assert (await kith.ended(job_id)).state == jobs_pb2.JOB_STATE_CANCELLED
+    await kith.jobs.CancelJob(jobs_pb2.CancelJobRequest(job_id=begun.id))
+    assert (await kith.ended(begun)).state == jobs_pb2.JOB_STATE_CANCELLED
 
     async def stopped() -> bool:
         return not multiprocessing.active_children()

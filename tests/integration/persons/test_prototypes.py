@@ -43,7 +43,7 @@ async def test_a_chosen_face_is_one_whatever_it_is_worth_and_a_refused_one_never
     assert await kith.choose(worst) == pb.CreatePrototypeResponse(prototype=chosen.prototype)
     refused = await kith.refuse(best)
     assert await kith.find(person_id, best) is None
-    await kith.assign([best], person_id)
+    await kith.assign_all([best], person_id)
     recomputed = await kith.recompute(person_id)
     assert recomputed.change_id == ""
     assert str(best) not in {row.face_id for row in recomputed.prototypes}
@@ -151,11 +151,11 @@ async def test_a_word_goes_where_the_face_goes_and_a_deleted_person_has_no_proto
     kith: Prototypes, base: Foundation
 ) -> None:
     person_id, seeded = await seed_person(base, kith, 3)
-    other = (await kith.create("Bert")).person
+    other = await kith.create("Bert")
     await kith.pin(seeded.face_ids[0])
-    await kith.merge(other.id, person_id)
-    assert [row.face_id for row in await kith.list(other.id) if row.pinned] == [str(seeded.face_ids[0])]
+    await kith.merge(other, person_id)
+    assert [row.face_id for row in await kith.list(other) if row.pinned] == [str(seeded.face_ids[0])]
     assert await kith.list(person_id) == []
-    await kith.delete(other.id)
+    await kith.delete(other)
     async with base.database.transaction() as tx:
         assert await tx.scalar(select(func.count()).select_from(prototypes)) == 0

@@ -13,25 +13,18 @@ from sqlalchemy import func, insert, text, update
 
 from kith.persons.v1 import persons_pb2 as pb
 from services.persons.repository.people import PeopleFilter, list_people
-from services.persons.server import start
 from shared.db.pagination import read_page_request
 from shared.db.tables_clustering import cluster_members, cluster_runs, clusters
 from shared.db.tables_detection import assets, faces
 from shared.errors import InvalidRequest, KithError, Reason
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
 from tests.integration.counting import recording_statements
 from tests.integration.library import MODEL, SeededFaces, random_vectors, seed_faces
-from tests.integration.persons.stubs import PersonsStubs
+from tests.integration.persons.client import PersonsClient
 
 CLUSTER_SCANS = text("SELECT pg_stat_get_xact_numscans('ix_clusters_size'::regclass)")
 """How often the index of the clusters was read, by this connection and not yet told to others."""
-
-
-@pytest.fixture
-async def stubs(running: Running) -> PersonsStubs:
-    return PersonsStubs(await running.server("persons", start))
 
 
 @pytest.fixture
@@ -86,12 +79,12 @@ async def grouping(base: Foundation, seeded: SeededFaces) -> Grouping:
     return made
 
 
-async def list_all(stubs: PersonsStubs, page_size: int, **fields: Any) -> list[pb.PeopleEntry]:
+async def list_all(client: PersonsClient, page_size: int, **fields: Any) -> list[pb.PeopleEntry]:
     """Every page of the list."""
     found: list[pb.PeopleEntry] = []
     token = ""
     while True:
-        page = await stubs.people.ListPeople(pb.ListPeopleRequest(page_size=page_size, page_token=token, **fields))
+        page = await client.people.ListPeople(pb.ListPeopleRequest(page_size=page_size, page_token=token, **fields))
         assert len(page.people) <= page_size
         found += page.people
         token = page.next_page_token
@@ -109,13 +102,13 @@ async def put_aside(base: Foundation, face_ids: Sequence[UUID], state: str) -> N
 
 
 async def test_every_entry_comes_once_in_one_order_whatever_the_size_of_the_page(
-    stubs: PersonsStubs, seeded: SeededFaces, grouping: Grouping, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, grouping: Grouping, base: Foundation
 ) -> None:
     face = seeded.face_ids
     for name, face_ids in (("Anna", face[:3]), ("Bert", face[3:4]), ("Carl", face[4:5]), ("Dora", ())):
-        await stubs.create(name, face_ids)
-    hidden = await stubs.create("Emil", face[5:7])
-    await stubs.people.UpdatePerson(
+        await client.create(name, face_ids)
+    hidden = await client.create("Emil", face[5:7])
+    await client.people.UpdatePerson(
         pb.UpdatePersonRequest(
             person=pb.Person(id=hidden, status=pb.PERSON_STATUS_HIDDEN), update_mask=FieldMask(paths=["status"])
         )
@@ -124,7 +117,7 @@ async def test_every_entry_comes_once_in_one_order_whatever_the_size_of_the_page
         await grouping.add(number, face_ids)
     await put_aside(base, face[20:24], "IGNORED")
     await put_aside(base, face[24:25], "NOT_A_FACE")
-    whole = await list_all(stubs, 500, include_hidden=True, include_noise=True, include_ignored=True)
+    whole = await list_all(client, 500, include_hidden=True, include_noise=True, include_ignored=True)
     assert sorted(map(describe, whole[:5]), key=lambda entry: (-entry[1], entry[0])) == [
         ("Anna", 3),
         ("Emil", 2),
@@ -145,24 +138,24 @@ async def test_every_entry_comes_once_in_one_order_whatever_the_size_of_the_page
         ("ignored", "Ignored", 4),
     ]
     for page_size in (1, 2, 3, 5, 10, 11):
-        assert await list_all(stubs, page_size, include_hidden=True, include_noise=True, include_ignored=True) == whole
-    assert await list_all(stubs, 4) == [entry for entry in whole[:9] if entry.display_name != "Emil"]
-    assert await list_all(stubs, 2, include_ignored=True) == [
+        assert await list_all(client, page_size, include_hidden=True, include_noise=True, include_ignored=True) == whole
+    assert await list_all(client, 4) == [entry for entry in whole[:9] if entry.display_name != "Emil"]
+    assert await list_all(client, 2, include_ignored=True) == [
         entry for entry in whole if entry.display_name not in {"Emil", "In no group"}
     ]
-    alone = await list_all(stubs, 3, persons_only=True, include_ignored=True, include_noise=True)
+    alone = await list_all(client, 3, persons_only=True, include_ignored=True, include_noise=True)
     assert alone == [entry for entry in whole[:5] if entry.display_name != "Emil"]
 
 
 async def test_what_a_cluster_shows_follows_the_faces_that_are_left(
-    stubs: PersonsStubs, seeded: SeededFaces, grouping: Grouping, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, grouping: Grouping, base: Foundation
 ) -> None:
     face = seeded.face_ids
     cluster_id = await grouping.add(1, face[10:20])
     first = datetime(2020, 1, 1, tzinfo=UTC)
 
     async def read() -> tuple[int, str, datetime, datetime]:
-        (entry,) = await list_all(stubs, 10)
+        (entry,) = await list_all(client, 10)
         if entry.WhichOneof("identity") == "person_id":
             raise AssertionError("the cluster is gone")
         assert entry.cluster_id == cluster_id
@@ -175,66 +168,66 @@ async def test_what_a_cluster_shows_follows_the_faces_that_are_left(
 
     assert await read() == (10, str(face[19]), first + timedelta(days=10), first + timedelta(days=19))
     # The best and latest is somebody's now, and the first is no face.
-    hidden = await stubs.create("Anna", face[19:20])
-    await stubs.people.UpdatePerson(
+    hidden = await client.create("Anna", face[19:20])
+    await client.people.UpdatePerson(
         pb.UpdatePersonRequest(
             person=pb.Person(id=hidden, status=pb.PERSON_STATUS_HIDDEN), update_mask=FieldMask(paths=["status"])
         )
     )
     await put_aside(base, face[10:11], "NOT_A_FACE")
     assert await read() == (8, str(face[18]), first + timedelta(days=11), first + timedelta(days=18))
-    await stubs.unassign(face[19])
+    await client.unassign(face[19])
     await put_aside(base, face[10:11], "ACTIVE")
     assert (await read())[0] == 10
     await put_aside(base, face[10:20], "IGNORED")
-    assert not await list_all(stubs, 10)
+    assert not await list_all(client, 10)
 
 
 async def test_a_cluster_of_undated_photos_has_no_dates(
-    stubs: PersonsStubs, seeded: SeededFaces, grouping: Grouping, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, grouping: Grouping, base: Foundation
 ) -> None:
     async with base.database.transaction() as tx:
         await tx.execute(update(assets).values(captured_at=None, captured_precision=None, captured_source=None))
     await grouping.add(1, seeded.face_ids[:3])
-    (entry,) = await list_all(stubs, 10)
+    (entry,) = await list_all(client, 10)
     assert (entry.HasField("first_seen"), entry.HasField("last_seen"), entry.face_count) == (False, False, 3)
 
 
 async def test_naming_faces_meanwhile_neither_repeats_nor_skips_a_cluster(
-    stubs: PersonsStubs, seeded: SeededFaces, grouping: Grouping
+    client: PersonsClient, seeded: SeededFaces, grouping: Grouping
 ) -> None:
     face = seeded.face_ids
     made = [
         await grouping.add(number, face[start_at : start_at + size])
         for number, start_at, size in ((1, 0, 9), (2, 9, 8), (3, 17, 7), (4, 24, 6))
     ]
-    first = await stubs.people.ListPeople(pb.ListPeopleRequest(page_size=2))
+    first = await client.people.ListPeople(pb.ListPeopleRequest(page_size=2))
     # One already seen, and one yet to be seen, become the smallest.
-    await stubs.create("Anna", [*face[0:8], *face[17:23]])
-    rest = await stubs.people.ListPeople(pb.ListPeopleRequest(page_size=10, page_token=first.next_page_token))
+    await client.create("Anna", [*face[0:8], *face[17:23]])
+    rest = await client.people.ListPeople(pb.ListPeopleRequest(page_size=10, page_token=first.next_page_token))
     assert [entry.cluster_id for entry in [*first.people, *rest.people]] == made
     assert [describe(entry) for entry in rest.people] == [("Unnamed 3", 1), ("Unnamed 4", 6)]
 
 
 async def test_small_clusters_are_left_out_by_the_faces_they_have_now(
-    stubs: PersonsStubs, seeded: SeededFaces, grouping: Grouping
+    client: PersonsClient, seeded: SeededFaces, grouping: Grouping
 ) -> None:
     face = seeded.face_ids
     for number, face_ids in ((1, face[:5]), (2, face[5:9]), (3, face[9:11])):
         await grouping.add(number, face_ids)
-    await stubs.create("Anna", face[:2])
-    listed = await list_all(stubs, 1, min_cluster_faces=4)
+    await client.create("Anna", face[:2])
+    listed = await list_all(client, 1, min_cluster_faces=4)
     assert [entry.display_name for entry in listed] == ["Anna", "Unnamed 2"]
     with pytest.raises(InvalidRequest) as refused:
         async with translate_errors("persons"):
-            await stubs.people.ListPeople(pb.ListPeopleRequest(min_cluster_faces=-1))
+            await client.people.ListPeople(pb.ListPeopleRequest(min_cluster_faces=-1))
     assert refused.value.violations[0].field == "min_cluster_faces"
 
 
-async def test_a_page_token_belongs_to_its_filter(stubs: PersonsStubs) -> None:
+async def test_a_page_token_belongs_to_its_filter(client: PersonsClient) -> None:
     for name in ("Anna", "Bert"):
-        await stubs.create(name)
-    token = (await stubs.people.ListPeople(pb.ListPeopleRequest(page_size=1))).next_page_token
+        await client.create(name)
+    token = (await client.people.ListPeople(pb.ListPeopleRequest(page_size=1))).next_page_token
     for other in (
         pb.ListPeopleRequest(page_token=token, include_ignored=True),
         pb.ListPeopleRequest(page_token=token, persons_only=True),
@@ -243,23 +236,23 @@ async def test_a_page_token_belongs_to_its_filter(stubs: PersonsStubs) -> None:
     ):
         with pytest.raises(KithError) as refused:
             async with translate_errors("persons"):
-                await stubs.people.ListPeople(other)
+                await client.people.ListPeople(other)
         assert refused.value.reason is Reason.PAGE_TOKEN_INVALID
 
 
-async def test_another_library_has_other_people(stubs: PersonsStubs, seeded: SeededFaces, grouping: Grouping) -> None:
-    await stubs.create("Anna")
+async def test_another_library_has_other_people(client: PersonsClient, seeded: SeededFaces, grouping: Grouping) -> None:
+    await client.create("Anna")
     await grouping.add(1, seeded.face_ids[:3])
-    listed = await list_all(stubs, 10, library_id="other", include_noise=True, include_ignored=True)
+    listed = await list_all(client, 10, library_id="other", include_noise=True, include_ignored=True)
     assert [describe(entry) for entry in listed] == [("In no group", 0), ("Ignored", 0)]
 
 
 async def test_a_page_is_one_statement_and_one_of_persons_reads_no_clusters(
-    stubs: PersonsStubs, seeded: SeededFaces, grouping: Grouping, base: Foundation
+    client: PersonsClient, seeded: SeededFaces, grouping: Grouping, base: Foundation
 ) -> None:
     face = seeded.face_ids
     for index in range(4):
-        await stubs.create(f"Person {index}", face[index : index + 1])
+        await client.create(f"Person {index}", face[index : index + 1])
     for number, start_at in ((1, 4), (2, 8), (3, 12)):
         await grouping.add(number, face[start_at : start_at + 4])
     where = PeopleFilter(include_noise=True, include_ignored=True)

@@ -14,30 +14,23 @@ from kith.persons.v1 import persons_pb2 as pb
 from services.persons.domain.model import PersonOrder
 from services.persons.domain.naming import make_name_key, make_trigrams
 from services.persons.repository.listing import PersonFilter, list_persons, read_person, read_survivor
-from services.persons.server import start
 from shared.db.pagination import read_page_request
 from shared.db.tables_persons import persons
 from shared.errors import InvalidRequest, KithError, NotFound, Reason
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
 from tests.integration.counting import recording_statements
 from tests.integration.library import random_vectors, seed_faces
-from tests.integration.persons.stubs import PersonsStubs
+from tests.integration.persons.client import PersonsClient
 
 
-@pytest.fixture
-async def stubs(running: Running) -> PersonsStubs:
-    return PersonsStubs(await running.server("persons", start))
-
-
-async def list_all(stubs: PersonsStubs, page_size: int, **fields: Any) -> list[pb.Person]:
+async def list_all(client: PersonsClient, page_size: int, **fields: Any) -> list[pb.Person]:
     """Every page of a list."""
     found: list[pb.Person] = []
     token = ""
     while True:
         async with translate_errors("persons"):
-            page = await stubs.people.ListPersons(
+            page = await client.people.ListPersons(
                 pb.ListPersonsRequest(page_size=page_size, page_token=token, **fields)
             )
         found += page.persons
@@ -46,18 +39,18 @@ async def list_all(stubs: PersonsStubs, page_size: int, **fields: Any) -> list[p
             return found
 
 
-async def test_a_name_with_typos_is_found_most_alike_first(stubs: PersonsStubs) -> None:
+async def test_a_name_with_typos_is_found_most_alike_first(client: PersonsClient) -> None:
     for name in ("Anna Kowalski", "Hanna Kowalewska", "Bert Meier", "Ana Kowal", "Kowalski"):
-        await stubs.create(name)
-    found = await stubs.people.ListPersons(pb.ListPersonsRequest(name_like="Ana Kowalsky"))
+        await client.create(name)
+    found = await client.people.ListPersons(pb.ListPersonsRequest(name_like="Ana Kowalsky"))
     names = [person.name for person in found.persons]
     assert names[:2] == ["Ana Kowal", "Anna Kowalski"]
     assert "Bert Meier" not in names
 
 
-async def test_names_are_found_alike_in_any_script(stubs: PersonsStubs) -> None:
+async def test_names_are_found_alike_in_any_script(client: PersonsClient) -> None:
     for name in ("王芳", "王方", "欧阳娜娜", "Дмитрий Иванов", "محمد علي", "José"):
-        await stubs.create(name)
+        await client.create(name)
     for typed, wanted in (
         ("王芳", "王芳"),
         ("欧阳娜", "欧阳娜娜"),
@@ -65,11 +58,11 @@ async def test_names_are_found_alike_in_any_script(stubs: PersonsStubs) -> None:
         ("محمد", "محمد علي"),
         ("JOSE\u0301", "José"),
     ):
-        found = await list_all(stubs, 50, name_like=typed)
+        found = await list_all(client, 50, name_like=typed)
         assert [person.name for person in found][:1] == [wanted]
 
 
-async def test_likeness_is_the_share_of_trigrams_in_common(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_likeness_is_the_share_of_trigrams_in_common(client: PersonsClient, base: Foundation) -> None:
     drawn = random.Random(5)
     names = {"kowalski anna", "bert meier"}
     for _ in range(80):
@@ -78,7 +71,7 @@ async def test_likeness_is_the_share_of_trigrams_in_common(stubs: PersonsStubs, 
             letters[drawn.randrange(len(letters))] = drawn.choice(["", "e", "r", " ", "a"])
         names.add(" ".join("".join(letters).split()))
     for name in names:
-        await stubs.create(name)
+        await client.create(name)
     wanted = set(make_trigrams("anna kowalski"))
 
     def likeness(name: str) -> float:
@@ -87,31 +80,31 @@ async def test_likeness_is_the_share_of_trigrams_in_common(stubs: PersonsStubs, 
 
     expected = {name for name in names if likeness(name) >= base.settings.persons.name_likeness}
     assert 10 < len(expected) < len(names) - 10
-    found = [person.name for person in await list_all(stubs, 7, name_like="Anna Kowalski")]
+    found = [person.name for person in await list_all(client, 7, name_like="Anna Kowalski")]
     assert sorted(found) == sorted(expected)
     assert [likeness(name) for name in found] == sorted(map(likeness, found), reverse=True)
 
 
-async def test_pages_of_names_equally_alike_have_everybody_once(stubs: PersonsStubs) -> None:
-    made = [await stubs.create("Anna") for _ in range(7)]
+async def test_pages_of_names_equally_alike_have_everybody_once(client: PersonsClient) -> None:
+    made = [await client.create("Anna") for _ in range(7)]
     for order in (pb.PERSON_ORDER_UNSPECIFIED, pb.PERSON_ORDER_NAME, pb.PERSON_ORDER_FACE_COUNT):
-        found = await list_all(stubs, 2, name_like="anna", order=order)
+        found = await list_all(client, 2, name_like="anna", order=order)
         assert sorted(person.id for person in found) == sorted(made)
 
 
-async def test_a_new_name_is_what_a_person_is_found_by(stubs: PersonsStubs, base: Foundation) -> None:
-    anna = await stubs.create("Anna")
-    await stubs.people.UpdatePerson(pb.UpdatePersonRequest(person=pb.Person(id=anna, name="Wilhelmine")))
-    assert not await list_all(stubs, 50, name_like="Anna")
-    assert [person.id for person in await list_all(stubs, 50, name_like="Vilhelmina")] == [anna]
+async def test_a_new_name_is_what_a_person_is_found_by(client: PersonsClient, base: Foundation) -> None:
+    anna = await client.create("Anna")
+    await client.people.UpdatePerson(pb.UpdatePersonRequest(person=pb.Person(id=anna, name="Wilhelmine")))
+    assert not await list_all(client, 50, name_like="Anna")
+    assert [person.id for person in await list_all(client, 50, name_like="Vilhelmina")] == [anna]
     async with base.database.transaction() as tx:
         stored = await tx.scalar(select(persons.c.name_trigrams).where(persons.c.person_id == UUID(anna)))
     assert stored == make_trigrams("wilhelmine")
 
 
-async def test_names_alike_stay_in_their_library(stubs: PersonsStubs) -> None:
-    await stubs.create("Anna")
-    assert not await list_all(stubs, 50, library_id="other", name_like="Anna")
+async def test_names_alike_stay_in_their_library(client: PersonsClient) -> None:
+    await client.create("Anna")
+    assert not await list_all(client, 50, library_id="other", name_like="Anna")
 
 
 @pytest.mark.parametrize(
@@ -126,17 +119,17 @@ async def test_names_alike_stay_in_their_library(stubs: PersonsStubs) -> None:
         (pb.ListPersonsRequest(library_id="no/library"), "library_id"),
     ],
 )
-async def test_what_is_wrong_is_named(stubs: PersonsStubs, request_: pb.ListPersonsRequest, field: str) -> None:
+async def test_what_is_wrong_is_named(client: PersonsClient, request_: pb.ListPersonsRequest, field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         async with translate_errors("persons"):
-            await stubs.people.ListPersons(request_)
+            await client.people.ListPersons(request_)
     assert refused.value.violations[0].field == field
 
 
-async def test_a_page_token_belongs_to_its_filter(stubs: PersonsStubs) -> None:
+async def test_a_page_token_belongs_to_its_filter(client: PersonsClient) -> None:
     for _ in range(3):
-        await stubs.create("Anna")
-    first = await stubs.people.ListPersons(pb.ListPersonsRequest(page_size=1, name_like="Anna"))
+        await client.create("Anna")
+    first = await client.people.ListPersons(pb.ListPersonsRequest(page_size=1, name_like="Anna"))
     for other in (
         pb.ListPersonsRequest(name_like="Ana", page_token=first.next_page_token),
         pb.ListPersonsRequest(name_like="Anna", order=pb.PERSON_ORDER_NAME, page_token=first.next_page_token),
@@ -145,27 +138,27 @@ async def test_a_page_token_belongs_to_its_filter(stubs: PersonsStubs) -> None:
     ):
         with pytest.raises(KithError) as refused:
             async with translate_errors("persons"):
-                await stubs.people.ListPersons(other)
+                await client.people.ListPersons(other)
         assert refused.value.reason is Reason.PAGE_TOKEN_INVALID
 
 
-async def test_pages_by_count_and_date_have_everybody_once(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_pages_by_count_and_date_have_everybody_once(client: PersonsClient, base: Foundation) -> None:
     seeded = await seed_faces(base, random_vectors(9))
-    made = [await stubs.create(f"Person {index}") for index in range(6)]
+    made = [await client.create(f"Person {index}") for index in range(6)]
     for person_id, face_ids in zip(made[:4], ((0, 1, 2), (3,), (4, 5), (6, 7, 8)), strict=True):
-        await stubs.assign_all([seeded.face_ids[index] for index in face_ids], person_id)
-    by_count = await list_all(stubs, 2, order=pb.PERSON_ORDER_FACE_COUNT)
+        await client.assign_all([seeded.face_ids[index] for index in face_ids], person_id)
+    by_count = await list_all(client, 2, order=pb.PERSON_ORDER_FACE_COUNT)
     assert [person.face_count for person in by_count] == [3, 3, 2, 1, 0, 0]
-    by_date = await list_all(stubs, 2, order=pb.PERSON_ORDER_LAST_SEEN)
+    by_date = await list_all(client, 2, order=pb.PERSON_ORDER_LAST_SEEN)
     assert [person.id for person in by_date][:4] == [made[3], made[2], made[1], made[0]]
     # Those never seen come last.
     assert {person.id for person in by_date[4:]} == set(made[4:])
     assert {person.id for person in by_count} == set(made)
 
 
-async def test_a_prefix_finds_beginnings_and_nothing_else(stubs: PersonsStubs) -> None:
+async def test_a_prefix_finds_beginnings_and_nothing_else(client: PersonsClient) -> None:
     for name in ("Anna Lena", "Annabel", "Anna", "Johanna", "100% Anna", "ÄNNE"):
-        await stubs.create(name)
+        await client.create(name)
     for typed, names in (
         ("anna", ["Anna", "Anna Lena", "Annabel"]),
         ("  ANNA   ", ["Anna Lena"]),
@@ -174,17 +167,17 @@ async def test_a_prefix_finds_beginnings_and_nothing_else(stubs: PersonsStubs) -
         ("_", []),
         ("än", ["ÄNNE"]),
     ):
-        assert [person.name for person in await list_all(stubs, 50, name_prefix=typed)] == names
+        assert [person.name for person in await list_all(client, 50, name_prefix=typed)] == names
 
 
-async def test_only_with_or_only_without_a_birth_date(stubs: PersonsStubs) -> None:
-    anna, bert = await stubs.create("Anna"), await stubs.create("Bert")
+async def test_only_with_or_only_without_a_birth_date(client: PersonsClient) -> None:
+    anna, bert = await client.create("Anna"), await client.create("Bert")
     born = pb.Person(id=anna)
     born.birth_date.year = 1990
-    await stubs.people.UpdatePerson(pb.UpdatePersonRequest(person=born))
-    assert [person.id for person in await list_all(stubs, 50, has_birth_date=True)] == [anna]
-    assert [person.id for person in await list_all(stubs, 50, has_birth_date=False)] == [bert]
-    assert len(await list_all(stubs, 50)) == 2
+    await client.people.UpdatePerson(pb.UpdatePersonRequest(person=born))
+    assert [person.id for person in await list_all(client, 50, has_birth_date=True)] == [anna]
+    assert [person.id for person in await list_all(client, 50, has_birth_date=False)] == [bert]
+    assert len(await list_all(client, 50)) == 2
 
 
 async def chain(base: Foundation, *person_ids: str) -> None:
@@ -195,23 +188,23 @@ async def chain(base: Foundation, *person_ids: str) -> None:
             await tx.execute(update(persons).where(persons.c.person_id == UUID(merged)).values(values))
 
 
-async def test_a_merged_person_names_who_they_are_part_of_now(stubs: PersonsStubs, base: Foundation) -> None:
-    names = [await stubs.create(name) for name in ("Ann", "Anna", "Anne", "Anna Lena")]
+async def test_a_merged_person_names_who_they_are_part_of_now(client: PersonsClient, base: Foundation) -> None:
+    names = [await client.create(name) for name in ("Ann", "Anna", "Anne", "Anna Lena")]
     await chain(base, *names)
     for merged in names[:3]:
-        found = await stubs.get(merged)
+        found = await client.get(merged)
         assert (found.status, found.merged_into) == (pb.PERSON_STATUS_MERGED, names[3])
-    listed = await list_all(stubs, 2, statuses=[pb.PERSON_STATUS_MERGED])
+    listed = await list_all(client, 2, statuses=[pb.PERSON_STATUS_MERGED])
     assert {(person.id, person.merged_into) for person in listed} == {(name, names[3]) for name in names[:3]}
-    assert [person.id for person in await list_all(stubs, 50)] == [names[3]]
-    everybody = await list_all(stubs, 50, statuses=[pb.PERSON_STATUS_MERGED, pb.PERSON_STATUS_ACTIVE])
+    assert [person.id for person in await list_all(client, 50)] == [names[3]]
+    everybody = await list_all(client, 50, statuses=[pb.PERSON_STATUS_MERGED, pb.PERSON_STATUS_ACTIVE])
     assert {person.merged_into for person in everybody} == {"", names[3]}
 
 
 async def test_reading_costs_one_statement_and_one_more_for_all_the_merged_of_a_page(
-    stubs: PersonsStubs, base: Foundation
+    client: PersonsClient, base: Foundation
 ) -> None:
-    names = [await stubs.create(f"Person {index}") for index in range(12)]
+    names = [await client.create(f"Person {index}") for index in range(12)]
     await chain(base, *names[:8])
     request = read_page_request(50, "", default=50, maximum=500, filters="")
     for where, statements, found in (
@@ -234,26 +227,26 @@ async def test_reading_costs_one_statement_and_one_more_for_all_the_merged_of_a_
     assert len(sent) == 1
 
 
-async def test_a_deleted_person_is_shown_only_on_request(stubs: PersonsStubs) -> None:
-    anna = await stubs.create("Anna")
-    await stubs.delete(anna)
+async def test_a_deleted_person_is_shown_only_on_request(client: PersonsClient) -> None:
+    anna = await client.create("Anna")
+    await client.delete(anna)
     with pytest.raises(NotFound):
         async with translate_errors("persons"):
-            await stubs.people.GetPerson(pb.GetPersonRequest(person_id=anna))
-    assert (await stubs.get(anna)).HasField("delete_time")
-    assert not await list_all(stubs, 50)
-    assert not await list_all(stubs, 50, name_like="Anna")
-    shown = await list_all(stubs, 50, show_deleted=True)
+            await client.people.GetPerson(pb.GetPersonRequest(person_id=anna))
+    assert (await client.get(anna)).HasField("delete_time")
+    assert not await list_all(client, 50)
+    assert not await list_all(client, 50, name_like="Anna")
+    shown = await list_all(client, 50, show_deleted=True)
     assert [(person.id, person.HasField("delete_time")) for person in shown] == [(anna, True)]
 
 
 @pytest.mark.parametrize(("library_id", "known"), [("default", False), ("other", True)])
-async def test_an_unknown_person_is_not_found(stubs: PersonsStubs, library_id: str, known: bool) -> None:
-    person_id = await stubs.create("Anna") if known else str(uuid4())
+async def test_an_unknown_person_is_not_found(client: PersonsClient, library_id: str, known: bool) -> None:
+    person_id = await client.create("Anna") if known else str(uuid4())
     with pytest.raises(NotFound):
         async with translate_errors("persons"):
-            await stubs.people.GetPerson(pb.GetPersonRequest(library_id=library_id, person_id=person_id))
+            await client.people.GetPerson(pb.GetPersonRequest(library_id=library_id, person_id=person_id))
     with pytest.raises(InvalidRequest) as refused:
         async with translate_errors("persons"):
-            await stubs.people.GetPerson(pb.GetPersonRequest(library_id=library_id, person_id="anna"))
+            await client.people.GetPerson(pb.GetPersonRequest(library_id=library_id, person_id="anna"))
     assert refused.value.violations[0].field == "person_id"

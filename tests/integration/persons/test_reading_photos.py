@@ -14,30 +14,23 @@ from kith.persons.v1 import persons_pb2 as pb
 from services.persons.domain.model import PersonPhoto
 from services.persons.repository.listing import read_survivor
 from services.persons.repository.photos import STRIDE, list_photos
-from services.persons.server import start
 from shared.db.pagination import read_page_request
 from shared.db.tables_detection import assets, faces
 from shared.errors import InvalidRequest, KithError, NotFound, Reason
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
-from tests.integration.conftest import Running
 from tests.integration.counting import recording_statements
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
-from tests.integration.persons.stubs import PersonsStubs
+from tests.integration.persons.client import PersonsClient
 
 
-@pytest.fixture
-async def stubs(running: Running) -> PersonsStubs:
-    return PersonsStubs(await running.server("persons", start))
-
-
-async def read_all(stubs: PersonsStubs, person_id: str, page_size: int = 100) -> list[pb.PersonPhoto]:
+async def read_all(client: PersonsClient, person_id: str, page_size: int = 100) -> list[pb.PersonPhoto]:
     """Every page of a person's photos."""
     found: list[pb.PersonPhoto] = []
     token = ""
     while True:
         async with translate_errors("persons"):
-            page = await stubs.people.ListPersonPhotos(
+            page = await client.people.ListPersonPhotos(
                 pb.ListPersonPhotosRequest(person_id=person_id, page_size=page_size, page_token=token)
             )
         found += page.photos
@@ -72,12 +65,12 @@ async def date_photos(base: Foundation, seeded: SeededFaces, drawn: random.Rando
             await tx.execute(update(assets).where(assets.c.asset_id == name).values(values))
 
 
-async def test_photos_come_by_date_each_once_with_the_persons_boxes(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_photos_come_by_date_each_once_with_the_persons_boxes(client: PersonsClient, base: Foundation) -> None:
     seeded = await seed_faces(base, random_vectors(12), faces_per_photo=3)
     face, photo = seeded.face_ids, list(dict.fromkeys(seeded.asset_ids))
     # Twice in the first photo, once in the others; in each there are others too.
-    anna = await stubs.create("Anna", [face[0], face[2], face[3], face[6], face[9]])
-    await stubs.create("Bert", [face[4]])
+    anna = await client.create("Anna", [face[0], face[2], face[3], face[6], face[9]])
+    await client.create("Bert", [face[4]])
     async with base.database.transaction() as tx:
         undated = update(assets).values(captured_at=None, captured_precision=None)
         await tx.execute(undated.where(assets.c.asset_id == photo[0]))
@@ -85,7 +78,7 @@ async def test_photos_come_by_date_each_once_with_the_persons_boxes(stubs: Perso
         by_year = update(assets).values(captured_at=year, captured_precision="YEAR", captured_offset=60)
         await tx.execute(by_year.where(assets.c.asset_id == photo[3]))
         await tx.execute(update(faces).where(faces.c.face_id == face[6]).values(state="IGNORED"))
-    found = await read_all(stubs, anna)
+    found = await read_all(client, anna)
     # The photo of the ignored face is not Anna's; the undated one comes last.
     assert [row.asset_id for row in found] == [photo[3], photo[1], photo[0]]
     assert found[0].captured_at.precision == types_pb2.TIME_PRECISION_YEAR
@@ -100,12 +93,12 @@ async def test_photos_come_by_date_each_once_with_the_persons_boxes(stubs: Perso
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_walking_and_sorting_find_the_same_pages(stubs: PersonsStubs, base: Foundation, seed: int) -> None:
+async def test_walking_and_sorting_find_the_same_pages(client: PersonsClient, base: Foundation, seed: int) -> None:
     drawn = random.Random(seed)
     seeded = await seed_faces(base, random_vectors(240), faces_per_photo=2)
     await date_photos(base, seeded, drawn)
     chosen = [face_id for face_id in seeded.face_ids if drawn.random() < (0.5, 0.05, 0.9)[seed]]
-    anna = await stubs.create("Anna", chosen)
+    anna = await client.create("Anna", chosen)
     async with base.database.transaction() as tx:
         aside = drawn.sample(chosen, len(chosen) // 10)
         await tx.execute(update(faces).where(faces.c.face_id == func.any(aside)).values(state="NOT_A_FACE"))
@@ -124,44 +117,46 @@ async def test_walking_and_sorting_find_the_same_pages(stubs: PersonsStubs, base
 
 
 async def test_a_walk_that_finds_nobody_in_its_stride_still_fills_the_page(
-    stubs: PersonsStubs, base: Foundation
+    client: PersonsClient, base: Foundation
 ) -> None:
     seeded = await seed_faces(base, random_vectors(3 * STRIDE))
     late = seeded.face_ids[-2:]
-    anna = await stubs.create("Anna", late)
+    anna = await client.create("Anna", late)
     found = await walk_all(base, anna, 1, 0)
     assert [face.face_id for photo in found for face in photo.faces] == late
 
 
-async def test_of_a_merged_person_the_survivors_photos_are_shown(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_of_a_merged_person_the_survivors_photos_are_shown(client: PersonsClient, base: Foundation) -> None:
     seeded = await seed_faces(base, random_vectors(4))
-    anne = await stubs.create("Anne", seeded.face_ids[:1])
-    anna = await stubs.create("Anna", seeded.face_ids[1:3])
-    await stubs.merge(anne, anna)
-    assert len(await read_all(stubs, anna)) == 3
-    assert await read_all(stubs, anne) == await read_all(stubs, anna)
+    anne = await client.create("Anne", seeded.face_ids[:1])
+    anna = await client.create("Anna", seeded.face_ids[1:3])
+    await client.merge(anna, anne)
+    assert len(await read_all(client, anna)) == 3
+    assert await read_all(client, anne) == await read_all(client, anna)
 
 
-async def test_who_is_unknown_or_put_away_has_no_photos_to_show(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_who_is_unknown_or_put_away_has_no_photos_to_show(client: PersonsClient, base: Foundation) -> None:
     seeded = await seed_faces(base, random_vectors(3))
-    anna = await stubs.create("Anna", seeded.face_ids)
+    anna = await client.create("Anna", seeded.face_ids)
     for request in (
         pb.ListPersonPhotosRequest(person_id=str(uuid4())),
         pb.ListPersonPhotosRequest(library_id="other", person_id=anna),
     ):
         with pytest.raises(NotFound):
             async with translate_errors("persons"):
-                await stubs.people.ListPersonPhotos(request)
-    await stubs.delete(anna)
+                await client.people.ListPersonPhotos(request)
+    await client.delete(anna)
     with pytest.raises(NotFound):
-        await read_all(stubs, anna)
+        await read_all(client, anna)
 
 
-async def test_what_is_wrong_is_named_and_a_token_belongs_to_its_person(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_what_is_wrong_is_named_and_a_token_belongs_to_its_person(
+    client: PersonsClient, base: Foundation
+) -> None:
     seeded = await seed_faces(base, random_vectors(4))
-    anna = await stubs.create("Anna", seeded.face_ids[:3])
-    bert = await stubs.create("Bert", seeded.face_ids[3:])
-    first = await stubs.people.ListPersonPhotos(pb.ListPersonPhotosRequest(person_id=anna, page_size=1))
+    anna = await client.create("Anna", seeded.face_ids[:3])
+    bert = await client.create("Bert", seeded.face_ids[3:])
+    first = await client.people.ListPersonPhotos(pb.ListPersonPhotosRequest(person_id=anna, page_size=1))
     for request, field in (
         (pb.ListPersonPhotosRequest(), "person_id"),
         (pb.ListPersonPhotosRequest(person_id="anna"), "person_id"),
@@ -170,19 +165,19 @@ async def test_what_is_wrong_is_named_and_a_token_belongs_to_its_person(stubs: P
     ):
         with pytest.raises(InvalidRequest) as refused:
             async with translate_errors("persons"):
-                await stubs.people.ListPersonPhotos(request)
+                await client.people.ListPersonPhotos(request)
         assert refused.value.violations[0].field == field
     with pytest.raises(KithError) as mistaken:
         async with translate_errors("persons"):
-            await stubs.people.ListPersonPhotos(
+            await client.people.ListPersonPhotos(
                 pb.ListPersonPhotosRequest(person_id=bert, page_token=first.next_page_token)
             )
     assert mistaken.value.reason is Reason.PAGE_TOKEN_INVALID
 
 
-async def test_a_page_costs_two_statements_whatever_its_size(stubs: PersonsStubs, base: Foundation) -> None:
+async def test_a_page_costs_two_statements_whatever_its_size(client: PersonsClient, base: Foundation) -> None:
     seeded = await seed_faces(base, random_vectors(120), faces_per_photo=2)
-    anna = await stubs.create("Anna", seeded.face_ids)
+    anna = await client.create("Anna", seeded.face_ids)
     for page_size in (1, 100):
         for walk_from_faces in (0, 10**6):
             request = read_page_request(page_size, "", default=100, maximum=1000, filters="")

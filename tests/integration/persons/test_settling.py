@@ -7,7 +7,7 @@ from collections.abc import Collection
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, select, update
 
 from services.persons import settler as settler_module
 from services.persons.domain.assigning import AssignFaces, assign_faces
@@ -30,6 +30,7 @@ from tests.integration.conftest import Running, eventually
 from tests.integration.counting import recording_statements
 from tests.integration.foundations.clock import StillClock
 from tests.integration.library import SeededFaces, random_vectors, seed_faces
+from tests.integration.waiting import somebody_waits
 
 MANY = 40
 CALLER = Caller("test", "test", "")
@@ -199,11 +200,7 @@ async def test_what_is_queued_while_a_person_is_settled_is_not_lost(
         # Another transaction changes something that this one has perhaps read already, and waits for it.
         writer = asyncio.create_task(queue(base, deps, person_id))
 
-        async def somebody_waits() -> bool:
-            async with base.database.transaction() as other:
-                return bool(await other.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
-
-        await eventually(somebody_waits)
+        await eventually(lambda: somebody_waits(base))
     await writer
     assert await waiting(base) == [person_id]
     # The other way round: a row that is being written is taken only once its change can be seen.
@@ -211,7 +208,7 @@ async def test_what_is_queued_while_a_person_is_settled_is_not_lost(
         await queue_people(tx, deps.clock, "default", [person_id])
         clock.advance(LATER)
         settling = asyncio.create_task(make_settler(base, deps).settle_due())
-        await eventually(somebody_waits)
+        await eventually(lambda: somebody_waits(base))
         assert await waiting(base) == [person_id]
     assert await settling is None
     assert await waiting(base) == []

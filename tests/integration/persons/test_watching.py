@@ -8,7 +8,7 @@ from itertools import chain
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 
 from kith.persons.v1 import changes_pb2
 from services.persons.convert_changes import to_cursor
@@ -23,6 +23,7 @@ from services.persons.repository.ledger_positions import (
 )
 from services.persons.server import start
 from shared.config import Settings
+from shared.db.named_locks import lock_until_end
 from shared.db.notify import Listener
 from shared.db.tables_persons import changes
 from shared.errors import InvalidRequest, Reason, Unavailable
@@ -31,6 +32,7 @@ from shared.rpc.channel import open_channel
 from tests.integration.conftest import Running, eventually
 from tests.integration.library import random_vectors, seed_faces
 from tests.integration.persons.reading import LedgerReader, enter_change, enter_changes
+from tests.integration.waiting import somebody_waits
 
 
 @pytest.fixture
@@ -39,12 +41,12 @@ async def ledger(running: Running) -> LedgerReader:
 
 
 async def test_a_watch_without_a_cursor_begins_now(ledger: LedgerReader) -> None:
-    await ledger.create("Anna")
+    await ledger.create_person("Anna")
     async with ledger.watching() as watcher:
-        made = [(await ledger.create(name)).change_id for name in ("Bert", "Cleo")]
+        made = [(await ledger.create_person(name)).change_id for name in ("Bert", "Cleo")]
         found = await watcher.take(2)
     assert [change.id for change in found] == made
-    assert found == [await ledger.get(change_id) for change_id in made]
+    assert found == [await ledger.get_change(change_id) for change_id in made]
 
 
 async def test_many_writers_and_late_commits_leave_no_gap_and_no_double(
@@ -52,7 +54,7 @@ async def test_many_writers_and_late_commits_leave_no_gap_and_no_double(
 ) -> None:
     seeded = await seed_faces(base, random_vectors(40), with_collections=False)
     servers = [ledger, LedgerReader(await running.server("persons", start))]
-    persons = [(await ledger.create(f"Person {number}")).person.id for number in range(4)]
+    persons = [await ledger.create(f"Person {number}") for number in range(4)]
     first = (await ledger.page()).changes[0]
     async with AsyncExitStack() as opened:
         watchers = [await opened.enter_async_context(server.watching(first.cursor)) for server in servers]
@@ -65,7 +67,7 @@ async def test_many_writers_and_late_commits_leave_no_gap_and_no_double(
 
         async def assign(writer: int) -> list[str]:
             return [
-                await servers[(writer + turn) % 2].assign(face_id, persons[turn % 4])
+                (await servers[(writer + turn) % 2].assign(face_id, persons[turn % 4])).change_id
                 for turn, face_id in enumerate(seeded.face_ids[writer::8])
             ]
 
@@ -75,7 +77,7 @@ async def test_many_writers_and_late_commits_leave_no_gap_and_no_double(
         for watcher, found in zip(watchers, seen, strict=True):
             found += await watcher.take(len(held))
         # Nothing is left over: the next one is new.
-        last = (await ledger.create("The last")).change_id
+        last = (await ledger.create_person("The last")).change_id
         assert [(await watcher.next()).id for watcher in watchers] == [last, last]
     assert seen[0] == seen[1]
     ids = [change.id for change in seen[0]]
@@ -109,17 +111,11 @@ async def test_positions_count_from_one_in_each_library(base: Foundation, ledger
 async def test_readers_that_number_at_once_take_turns(base: Foundation) -> None:
     made = await enter_changes(base, 2)
 
-    async def waits() -> bool:
-        async with base.database.transaction() as tx:
-            return bool(
-                await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
-            )
-
     async with base.database.transaction() as tx:
         assert await number_batch(tx, "default") == 2
         made += await enter_changes(base, 2)
         second = asyncio.ensure_future(number_changes(base.database, "default"))
-        await eventually(waits)
+        await eventually(lambda: somebody_waits(base, kind="advisory"))
     await second
     async with base.database.transaction() as tx:
         found = await list_changes_after(tx, "default", 0, 10)
@@ -176,16 +172,16 @@ async def test_a_stopping_server_ends_the_watch_and_another_goes_on(
     await stopping.readiness.wait_serving()
     channel = open_channel(f"127.0.0.1:{stopping.port}", settings.rpc)
     stack.push_async_callback(channel.close)
-    first = (await ledger.create("Anna")).change_id
-    async with LedgerReader(channel).watching((await ledger.get(first)).cursor) as watcher:
-        second = (await ledger.create("Bert")).change_id
+    first = (await ledger.create_person("Anna")).change_id
+    async with LedgerReader(channel).watching((await ledger.get_change(first)).cursor) as watcher:
+        second = (await ledger.create_person("Bert")).change_id
         seen = await watcher.next()
         assert seen.id == second
         await stopping.drain()
         with pytest.raises(Unavailable) as ended:
             await watcher.next()
     assert ended.value.reason is Reason.DRAINING
-    third = (await ledger.create("Cleo")).change_id
+    third = (await ledger.create_person("Cleo")).change_id
     async with ledger.watching(seen.cursor) as watcher:
         assert (await watcher.next()).id == third
 
@@ -196,13 +192,18 @@ async def test_a_change_that_is_being_undone_makes_no_reader_wait(base: Foundati
         fresh = await enter_changes(base, 1)
         assert (await watcher.next()).id == fresh[0]
         async with base.database.transaction() as undoing:
-            busy = await enter_changes(base, 1)
-            await undoing.execute(update(changes).where(changes.c.change_id == UUID(busy[0])).values(undone_by=None))
+            async with base.database.transaction() as tx:
+                # Nobody numbers it before it is being undone.
+                await lock_until_end(tx, "changes/default")
+                busy = await enter_changes(base, 1)
+                await undoing.execute(
+                    update(changes).where(changes.c.change_id == UUID(busy[0])).values(undone_by=None)
+                )
             beside = await enter_changes(base, 1)
             assert (await watcher.next()).id == beside[0]
             assert [bool(change.cursor) for change in (await ledger.page(page_size=3)).changes] == [True, False, True]
         assert (await watcher.next()).id == busy[0]
-    assert len({(await ledger.get(change_id)).cursor for change_id in (*made, *fresh, *busy, *beside)}) == 6
+    assert len({(await ledger.get_change(change_id)).cursor for change_id in (*made, *fresh, *busy, *beside)}) == 6
 
 
 async def test_a_change_that_is_referred_to_is_numbered_meanwhile(base: Foundation, ledger: LedgerReader) -> None:
@@ -236,5 +237,5 @@ async def test_a_watch_that_nobody_reads_any_more_leaves_the_server_well(ledger:
     call = ledger.changes.WatchChanges(changes_pb2.WatchChangesRequest())
     await call.initial_metadata()
     call.cancel()
-    made = (await ledger.create("Anna")).change_id
-    assert (await ledger.get(made)).id == made
+    made = (await ledger.create_person("Anna")).change_id
+    assert (await ledger.get_change(made)).id == made

@@ -17,6 +17,7 @@ from shared.db.outbox import count_waiting
 from shared.db.tables_detection import models
 from shared.faces.calibration import Calibration
 from shared.foundation import Foundation
+from shared.vectors.relay import Relay
 from tests.integration.conftest import eventually
 from tests.integration.library import MODEL, SeededFaces, seed_faces
 
@@ -36,6 +37,7 @@ class People:
     """The persons service, as a test uses it."""
 
     def __init__(self, channel: Any) -> None:
+        self.channel = channel
         self.persons = persons_pb2_grpc.PersonServiceStub(channel)
         self.assignments = assignments_pb2_grpc.AssignmentServiceStub(channel)
 
@@ -111,3 +113,18 @@ async def wait_indexed(base: Foundation) -> None:
             return (await count_waiting(tx))[0] == 0
 
     await eventually(empty, timeout_s=60)
+
+
+async def relay_all(base: Foundation) -> None:
+    """Make Qdrant show what PostgreSQL says, where no worker does."""
+    relay = Relay(
+        base.database,
+        base.qdrant,
+        base.collections,
+        base.listener,
+        base.clock,
+        base.settings.relay,
+        base.metrics,
+    )
+    while await relay.relay_batch():
+        pass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,12 +15,14 @@ from google.protobuf.duration_pb2 import Duration
 from kith.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from kith.suggestions.v1 import discovery_pb2, discovery_pb2_grpc, suggestions_pb2, suggestions_pb2_grpc
 from services.persons.server import start as start_persons
+from services.suggestions.adapters.persons import RemoteAssignments
 from services.suggestions.server import start as start_suggestions
 from services.suggestions.worker import start as start_worker
 from shared.foundation import Foundation
-from shared.rpc.channel import translate_errors
+from shared.rpc.channel import open_channel, translate_errors
 from tests.integration.conftest import Running
-from tests.integration.suggestions.album import People, Person, wait_indexed
+from tests.integration.library import SeededFaces
+from tests.integration.suggestions.album import People, Person, draw_people, seed_library, wait_indexed
 
 WAIT = Duration()
 WAIT.FromTimedelta(timedelta(seconds=50))
@@ -73,6 +77,15 @@ class Questions:
             return await self.suggestions.RejectSuggestion(request)
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Two persons, and faces that may be either."""
+
+    faces: SeededFaces
+    anna: Person
+    bert: Person
+
+
 @pytest.fixture
 async def people(running: Running) -> People:
     """A persons server."""
@@ -83,6 +96,22 @@ async def people(running: Running) -> People:
 async def questions(running: Running, people: People, base: Foundation) -> Questions:
     """A suggestions server and worker."""
     return await start_questions(running, base)
+
+
+@pytest.fixture
+async def scene(base: Foundation, people: People) -> Scene:
+    """Anna, Bert and a dozen faces nobody has been asked about."""
+    faces = await seed_library(base, draw_people(1, 12))
+    return Scene(faces, await people.create("Anna"), await people.create("Bert"))
+
+
+@pytest.fixture
+def remote(running: Running, people: People, stack: AsyncExitStack) -> RemoteAssignments:
+    """The persons service as the suggestions server calls it, to do half an answer with."""
+    settings = running.settings
+    channel = open_channel(settings.services.persons, settings.rpc, settings.auth)
+    stack.push_async_callback(channel.close)
+    return RemoteAssignments(channel)
 
 
 async def start_questions(running: Running, base: Foundation) -> Questions:

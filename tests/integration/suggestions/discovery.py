@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from uuid import UUID
 
 from kith.jobs.v1 import jobs_pb2
 from services.suggestions.domain.model import SuggestionsDeps
@@ -40,3 +41,10 @@ async def wait_job(questions: Questions, job_id: str) -> jobs_pb2.Job:
     answer = await questions.jobs.WaitJob(jobs_pb2.WaitJobRequest(job_id=job_id, timeout=WAIT), timeout=55)
     assert answer.job.state == jobs_pb2.JOB_STATE_SUCCEEDED, answer.job
     return answer.job
+
+
+class Nowhere:
+    """A search by centroid that nobody is to use."""
+
+    async def find_unassigned(self, library_id: str, person_id: UUID, limit: int, min_cosine: float) -> set[UUID]:
+        raise AssertionError("searched by centroid")

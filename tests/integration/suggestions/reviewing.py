@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from kith.suggestions.v1 import suggestions_pb2 as pb
+from shared.caller import Caller
 from shared.db.tables_persons import assignments, changes, exclusions
 from shared.db.tables_suggestions import reviews
 from shared.foundation import Foundation
@@ -22,6 +23,9 @@ ACCEPTED, REJECTED, EXPIRED = (
     pb.SUGGESTION_STATE_REJECTED,
     pb.SUGGESTION_STATE_EXPIRED,
 )
+
+# Of answers that a test takes through the steps by itself.
+CALLER = Caller("tester", "kith.suggestions.v1.BatchReviewSuggestions")
 
 
 def review(suggestion_id: str, answer: int, etag: str = "1") -> pb.SuggestionReview:

@@ -108,7 +108,7 @@ async def test_one_search_and_as_many_statements_however_much_is_found(
             found = await estimate_completeness(base.database, build_deps(base), census, "default", person.person_id)
         assert found.candidates == missing
         sent.append(len(statements))
-    assert (sent, searches) == ([10, 10], 2)
+    assert (sent, searches) == ([7, 7], 2)
 
 
 async def test_persons_without_faces_miss_none_and_others_are_refused(

@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-from services.suggestions.domain.discovering import BATCH_PERSONS, FIND_MORE, FindMore, start_find_more
+from services.suggestions.adapters.faces import IndexedFaceSearch
+from services.suggestions.domain.discovering import BATCH_PERSONS, FIND_MORE, FindMore, make_finder, start_find_more
 from services.suggestions.domain.model import SuggestionMethod
 from services.suggestions.wiring import build_deps, build_handlers
 from shared.caller import Caller
@@ -22,9 +23,10 @@ from shared.foundation import Foundation
 from shared.jobs.execution import SliceExecutor
 from shared.jobs.model import Job
 from shared.jobs.repository import get_job
-from shared.vectors.relay import Relay
+from shared.vectors.faces import FaceIndex
 from tests.integration.counting import recording_statements
-from tests.integration.suggestions.album import People, Person, draw_people, seed_library
+from tests.integration.suggestions.album import People, Person, draw_people, relay_all, seed_library
+from tests.integration.suggestions.discovery import Nowhere
 
 # So long that no heartbeat falls into a count.
 PATIENT = JobSettings(lease_s=600, heartbeat_s=200)
@@ -51,20 +53,6 @@ def counting(base: Foundation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost
         patched.setattr(base.qdrant, "query_batch_points", count_search)
         yield cost
     cost.statements = len(sent)
-
-
-async def index(base: Foundation) -> None:
-    relay = Relay(
-        base.database,
-        base.qdrant,
-        base.collections,
-        base.listener,
-        base.clock,
-        base.settings.relay,
-        base.metrics,
-    )
-    while await relay.relay_batch():
-        pass
 
 
 async def run_job(
@@ -95,7 +83,7 @@ async def test_statements_and_searches_grow_by_batches_of_persons_only(
             surplus += own[2 + few :]
     async with base.database.transaction() as tx:
         await tx.execute(update(face_table).where(face_table.c.face_id.in_(surplus)).values(state="IGNORED"))
-    await index(base)
+    await relay_all(base)
     job, small = await run_job(base, stack, persons[:BATCH_PERSONS], monkeypatch)
     assert created(job) == few * BATCH_PERSONS
     job, large = await run_job(base, stack, persons[BATCH_PERSONS : 2 * BATCH_PERSONS], monkeypatch)
@@ -106,7 +94,29 @@ async def test_statements_and_searches_grow_by_batches_of_persons_only(
     assert (twice.searches, four_times.searches) == (2, 4)
     per_batch = twice.statements - small.statements
     assert four_times.statements - small.statements == 3 * per_batch
-    assert per_batch <= 12
+    # Four of them are the finder's, the others the job's: its state and lease, progress, position.
+    assert per_batch <= 8
+
+
+async def test_one_person_costs_one_search_and_six_statements(
+    base: Foundation, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = await seed_library(base, draw_people(3, 40))
+    persons = [await people.create(f"Person {number}") for number in range(3)]
+    for number, person in enumerate(persons):
+        await people.assign(person, faces.face_ids[40 * number : 40 * number + 30])
+    await relay_all(base)
+    wanted = [persons[0].person_id]
+    command = FindMore("default", wanted, SuggestionMethod.PROTOTYPES, 200, 0.5)
+    search = IndexedFaceSearch(FaceIndex(base.qdrant, base.collections))
+    with counting(base, monkeypatch) as cost:
+        finder = await make_finder(base.database, build_deps(base), search, Nowhere(), command)
+        assert finder is not None
+        found = await finder.find(wanted)
+        async with base.database.transaction() as tx:
+            stored = await finder.store(tx, base.ids.new_uuid(), wanted, found)
+    assert stored.created == 10
+    assert (cost.searches, cost.statements) == (1, 6)
 
 
 async def test_a_slice_goes_on_from_its_checkpoint_and_counts_each_question_once(
@@ -116,7 +126,7 @@ async def test_a_slice_goes_on_from_its_checkpoint_and_counts_each_question_once
     persons = [await people.create(f"Person {number}") for number in range(2 * BATCH_PERSONS)]
     for number, person in enumerate(persons):
         await people.assign(person, faces.face_ids[4 * number : 4 * number + 2])
-    await index(base)
+    await relay_all(base)
     command = FindMore("default", [each.person_id for each in persons], SuggestionMethod.PROTOTYPES, 200, 0.5)
     async with base.database.transaction() as tx:
         job = await start_find_more(tx, build_deps(base), command, Caller("test", "test"))

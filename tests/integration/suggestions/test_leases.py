@@ -22,9 +22,9 @@ from shared.rpc.channel import translate_errors
 from tests.integration.counting import recording_statements
 from tests.integration.suggestions.album import People, draw_people, seed_library
 from tests.integration.suggestions.asking import ask
+from tests.integration.suggestions.clusters import put_in_cluster
 from tests.integration.suggestions.conftest import Questions
 from tests.integration.suggestions.reviewing import NO, YES, review, send
-from tests.integration.suggestions.test_listing import put_in_cluster
 
 
 async def lease(questions: Questions, reviewer: str = "", **fields: Any) -> pb.LeaseReviewQueueResponse:

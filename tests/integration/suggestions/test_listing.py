@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
 from kith.suggestions.v1 import suggestions_pb2 as pb
-from shared.db.tables_clustering import cluster_members, cluster_runs, clusters
 from shared.db.tables_detection import faces as face_table
 from shared.errors import InvalidRequest, Reason
 from shared.foundation import Foundation
 from shared.rpc.channel import translate_errors
-from tests.integration.library import MODEL, SeededFaces
 from tests.integration.suggestions.album import People, draw_people, seed_library
 from tests.integration.suggestions.asking import ask
+from tests.integration.suggestions.clusters import put_in_cluster
 from tests.integration.suggestions.conftest import Questions
 
 
@@ -106,50 +105,3 @@ async def test_questions_about_what_is_no_face_or_nobody_are_hidden_and_not_coun
     assert (stats.pending, stats.accepted, stats.rejected, stats.expired) == (2, 1, 0, 0)
     by_person = {each.person_id: (each.pending, each.accepted, each.rejected) for each in stats.persons}
     assert by_person == {str(anna.person_id): (1, 1, 0), str(bert.person_id): (1, 0, 0)}
-
-
-async def put_in_cluster(base: Foundation, faces: SeededFaces, rows: list[int]) -> None:
-    now, run_id = base.clock.now(), base.ids.new_uuid()
-    async with base.database.transaction() as tx:
-        counts = dict.fromkeys(("faces", "clusters", "clustered", "noise", "kept"), 0)
-        await tx.execute(
-            insert(cluster_runs),
-            {
-                "run_id": run_id,
-                "library_id": "default",
-                "job_id": run_id,
-                "mode": "UNSUPERVISED",
-                "algorithm": "HDBSCAN",
-                "model_version": MODEL,
-                "thresholds": {},
-                "seconds": {},
-                "created_at": now,
-                **counts,
-            },
-        )
-        await tx.execute(
-            insert(clusters),
-            {
-                "cluster_id": "clu_0123456789ab",
-                "library_id": "default",
-                "number": 1,
-                "model_version": MODEL,
-                "face_count": len(rows),
-                "cohesion": 0.8,
-                "run_id": run_id,
-                "created_at": now,
-                "updated_at": now,
-            },
-        )
-        await tx.execute(
-            insert(cluster_members),
-            [
-                {
-                    "face_id": faces.face_ids[row],
-                    "library_id": "default",
-                    "cluster_id": "clu_0123456789ab",
-                    "confidence": 0.9,
-                }
-                for row in rows
-            ],
-        )

@@ -282,4 +282,4 @@ async def test_the_cost_does_not_grow_with_the_people(
         with recording_statements(base.database) as sent:
             found = await match_face(base.database, build_deps(base), index, "default", faces.face_ids[2], 50)
         assert len(found) == known
-        assert (len([each for each in sent if "SELECT" in each.text.upper()]), calls) == (8, 2)
+        assert (len([each for each in sent if "SELECT" in each.text.upper()]), calls) == (6, 2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
-from deploy.k8s.manifests import Manifest
+from deploy.k8s.manifests import Manifest, Violation, init_containers, pod_spec
+
+Rule = Callable[[list[Manifest]], Iterable[Violation]]
 
 PORTS = {"grpc": 50051, "health": 50052, "metrics": 9090}
 
@@ -150,3 +153,17 @@ def make_policy() -> Manifest:
         "metadata": {"name": "every-pod"},
         "spec": {"podSelector": selector, "policyTypes": ["Ingress", "Egress"]},
     }
+
+
+def find(manifests: list[Manifest], kind: str) -> Manifest:
+    return next(manifest for manifest in manifests if manifest["kind"] == kind)
+
+
+def container_of(manifests: list[Manifest]) -> Manifest:
+    container: Manifest = pod_spec(find(manifests, "Deployment"))["containers"][0]
+    return container
+
+
+def prepare_of(manifests: list[Manifest]) -> Manifest:
+    (container,) = init_containers(find(manifests, "Deployment"))
+    return container

@@ -14,6 +14,7 @@ import pytest
 from services.clustering.grouping.compiled import compiled
 from services.clustering.grouping.process import group_in_process
 from services.clustering.grouping.request import GroupingCancelled, GroupingRequest, GroupingResult, Progress
+from shared.child import ChildDied
 from shared.errors import PreconditionFailed, Reason
 from tests.unit.grouping.conftest import never
 
@@ -44,7 +45,7 @@ def test_a_killed_process_is_reported(request_5k: GroupingRequest) -> None:
             if child.pid:
                 os.kill(child.pid, signal.SIGKILL)
 
-    with pytest.raises(match="-9"):
+    with pytest.raises(ChildDied, match=r"^a process of its own ended with exit code -9$"):
         group_in_process(request_5k, kill, never)
 
 

@@ -13,6 +13,7 @@ import pytest
 from services.persons.matching.pipeline import learn_matcher
 from services.persons.matching.process import learn_in_process
 from services.persons.matching.request import Progress, TrainingCancelled, TrainingRequest
+from shared.child import ChildDied
 from tests.unit.persons_matching.conftest import never
 
 
@@ -40,5 +41,5 @@ def test_a_killed_process_is_reported(request_60: TrainingRequest) -> None:
             if child.pid:
                 os.kill(child.pid, signal.SIGKILL)
 
-    with pytest.raises(match="-9"):
+    with pytest.raises(ChildDied, match=r"^a process of its own ended with exit code -9$"):
         learn_in_process(request_60, kill, never)

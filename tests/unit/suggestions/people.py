@@ -17,7 +17,7 @@ from shared.faces.eras import Era, PartialDate, find_era
 
 DIMENSION = 8
 ANNA, BERT, CLEO = (UUID(int=number) for number in (1, 2, 3))
-RULES = MatchRules(0.3, Calibration(slope=20.0, intercept=-8.0), "m")
+RULES = MatchRules(0.3, 0.5, Calibration(slope=20.0, intercept=-8.0), "m")
 
 
 def axis(number: int, towards: int | None = None, share: float = 0.0) -> Vectors:

@@ -102,7 +102,7 @@ def test_four_of_five_generated_persons_are_within_a_fifth() -> None:
     )
     free = np.setdiff1d(np.arange(len(drawn.truth)), np.concatenate(list(known.values())))
     candidates = Candidates([photo_face(int(row)) for row in free], drawn.vectors[free])
-    rules = MatchRules(ARCFACE_FLOOR, ARCFACE_CALIBRATION, "m")
+    rules = MatchRules(ARCFACE_FLOOR, -1.0, ARCFACE_CALIBRATION, "m")
     found: dict[UUID, list[Question]] = {person_id: [] for person_id in known}
     for question in judge_faces(candidates, people, rules, set(), set(known)):
         found[question.person_id].append(question)

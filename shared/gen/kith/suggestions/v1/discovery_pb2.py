@@ -27,7 +27,7 @@ from kith.jobs.v1 import jobs_pb2 as kith_dot_jobs_dot_v1_dot_jobs__pb2
 from kith.suggestions.v1 import suggestions_pb2 as kith_dot_suggestions_dot_v1_dot_suggestions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#kith/suggestions/v1/discovery.proto\x12\x13kith.suggestions.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kith/jobs/v1/jobs.proto\x1a%kith/suggestions/v1/suggestions.proto\"\xd7\x01\n\x1a\x46indMoreSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nperson_ids\x18\x02 \x03(\t\x12\x35\n\x06method\x18\x03 \x01(\x0e\x32%.kith.suggestions.v1.SuggestionMethod\x12\x16\n\x0emax_per_person\x18\x04 \x01(\x05\x12\x1b\n\x0emin_confidence\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x11\n\x0f_min_confidence\"=\n\x1b\x46indMoreSuggestionsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"d\n\x15PropagateLabelRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61\x63\x65_ids\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"8\n\x16PropagateLabelResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"\x86\x01\n\x17\x41ssignKnownFacesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x1d\n\x10target_precision\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x13\n\x11_target_precision\":\n\x18\x41ssignKnownFacesResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"B\n\x18\x45xpireSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\";\n\x19\x45xpireSuggestionsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"I\n\x1fPurgeOrphanedSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n PurgeOrphanedSuggestionsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"D\n\x1b\x45stimateCompletenessRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\"\x96\x01\n\x1c\x45stimateCompletenessResponse\x12\x10\n\x08\x61ssigned\x18\x01 \x01(\x05\x12\x0f\n\x07missing\x18\x02 \x01(\x01\x12\x13\n\x0bmissing_low\x18\x03 \x01(\x01\x12\x14\n\x0cmissing_high\x18\x04 \x01(\x01\x12\x12\n\ncandidates\x18\x05 \x01(\x05\x12\x14\n\x0c\x65xtrapolated\x18\x06 \x01(\x08\"+\n\x15GetCalibrationRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\"\x83\x01\n\x0e\x43\x61librationBin\x12\x16\n\x0e\x63onfidence_low\x18\x01 \x01(\x01\x12\x17\n\x0f\x63onfidence_high\x18\x02 \x01(\x01\x12\x0f\n\x07\x61nswers\x18\x03 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pted_share\x18\x04 \x01(\x01\x12\x17\n\x0fmean_confidence\x18\x05 \x01(\x01\"o\n\x0bReliability\x12\x0f\n\x07\x61nswers\x18\x01 \x01(\x03\x12\r\n\x05\x65rror\x18\x02 \x01(\x01\x12\r\n\x05\x62rier\x18\x03 \x01(\x01\x12\x31\n\x04\x62ins\x18\x04 \x03(\x0b\x32#.kith.suggestions.v1.CalibrationBin\"\x91\x01\n\rPrecisionCost\x12\x18\n\x10target_precision\x18\x01 \x01(\x01\x12\x1d\n\x10least_confidence\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x61nswers\x18\x03 \x01(\x03\x12\x11\n\tprecision\x18\x04 \x01(\x01\x12\x0e\n\x06recall\x18\x05 \x01(\x01\x42\x13\n\x11_least_confidence\"\xc9\x02\n\x16GetCalibrationResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x03\x12\r\n\x05\x65rror\x18\x03 \x01(\x01\x12\x31\n\x04\x62ins\x18\x04 \x03(\x0b\x32#.kith.suggestions.v1.CalibrationBin\x12,\n\x08\x66it_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x62rier\x18\x06 \x01(\x01\x12\x10\n\x08reviewed\x18\x07 \x01(\x03\x12\x39\n\x0f\x63ross_validated\x18\x08 \x01(\x0b\x32 .kith.suggestions.v1.Reliability\x12;\n\x0fprecision_costs\x18\t \x03(\x0b\x32\".kith.suggestions.v1.PrecisionCost2\xce\x06\n\x10\x44iscoveryService\x12x\n\x13\x46indMoreSuggestions\x12/.kith.suggestions.v1.FindMoreSuggestionsRequest\x1a\x30.kith.suggestions.v1.FindMoreSuggestionsResponse\x12i\n\x0ePropagateLabel\x12*.kith.suggestions.v1.PropagateLabelRequest\x1a+.kith.suggestions.v1.PropagateLabelResponse\x12o\n\x10\x41ssignKnownFaces\x12,.kith.suggestions.v1.AssignKnownFacesRequest\x1a-.kith.suggestions.v1.AssignKnownFacesResponse\x12r\n\x11\x45xpireSuggestions\x12-.kith.suggestions.v1.ExpireSuggestionsRequest\x1a..kith.suggestions.v1.ExpireSuggestionsResponse\x12\x87\x01\n\x18PurgeOrphanedSuggestions\x12\x34.kith.suggestions.v1.PurgeOrphanedSuggestionsRequest\x1a\x35.kith.suggestions.v1.PurgeOrphanedSuggestionsResponse\x12{\n\x14\x45stimateCompleteness\x12\x30.kith.suggestions.v1.EstimateCompletenessRequest\x1a\x31.kith.suggestions.v1.EstimateCompletenessResponse\x12i\n\x0eGetCalibration\x12*.kith.suggestions.v1.GetCalibrationRequest\x1a+.kith.suggestions.v1.GetCalibrationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#kith/suggestions/v1/discovery.proto\x12\x13kith.suggestions.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kith/jobs/v1/jobs.proto\x1a%kith/suggestions/v1/suggestions.proto\"\xd7\x01\n\x1a\x46indMoreSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nperson_ids\x18\x02 \x03(\t\x12\x35\n\x06method\x18\x03 \x01(\x0e\x32%.kith.suggestions.v1.SuggestionMethod\x12\x16\n\x0emax_per_person\x18\x04 \x01(\x05\x12\x1b\n\x0emin_confidence\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x11\n\x0f_min_confidence\"=\n\x1b\x46indMoreSuggestionsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"d\n\x15PropagateLabelRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61\x63\x65_ids\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"8\n\x16PropagateLabelResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"\x9a\x01\n\x17\x41ssignKnownFacesRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x1d\n\x10target_precision\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x12\n\nperson_ids\x18\x05 \x03(\tB\x13\n\x11_target_precision\":\n\x18\x41ssignKnownFacesResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"B\n\x18\x45xpireSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\";\n\x19\x45xpireSuggestionsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"I\n\x1fPurgeOrphanedSuggestionsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n PurgeOrphanedSuggestionsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.kith.jobs.v1.Job\"D\n\x1b\x45stimateCompletenessRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\t\"\x96\x01\n\x1c\x45stimateCompletenessResponse\x12\x10\n\x08\x61ssigned\x18\x01 \x01(\x05\x12\x0f\n\x07missing\x18\x02 \x01(\x01\x12\x13\n\x0bmissing_low\x18\x03 \x01(\x01\x12\x14\n\x0cmissing_high\x18\x04 \x01(\x01\x12\x12\n\ncandidates\x18\x05 \x01(\x05\x12\x14\n\x0c\x65xtrapolated\x18\x06 \x01(\x08\"E\n\x11\x44iscoverySettings\x12\x1c\n\x14\x61uto_find_more_after\x18\x01 \x01(\x05\x12\x12\n\nis_default\x18\x02 \x01(\x08\"1\n\x1bGetDiscoverySettingsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\"X\n\x1cGetDiscoverySettingsResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32&.kith.suggestions.v1.DiscoverySettings\"\x84\x01\n\x1eUpdateDiscoverySettingsRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\x12!\n\x14\x61uto_find_more_after\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x03 \x01(\tB\x17\n\x15_auto_find_more_after\"[\n\x1fUpdateDiscoverySettingsResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32&.kith.suggestions.v1.DiscoverySettings\"+\n\x15GetCalibrationRequest\x12\x12\n\nlibrary_id\x18\x01 \x01(\t\"\x83\x01\n\x0e\x43\x61librationBin\x12\x16\n\x0e\x63onfidence_low\x18\x01 \x01(\x01\x12\x17\n\x0f\x63onfidence_high\x18\x02 \x01(\x01\x12\x0f\n\x07\x61nswers\x18\x03 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pted_share\x18\x04 \x01(\x01\x12\x17\n\x0fmean_confidence\x18\x05 \x01(\x01\"o\n\x0bReliability\x12\x0f\n\x07\x61nswers\x18\x01 \x01(\x03\x12\r\n\x05\x65rror\x18\x02 \x01(\x01\x12\r\n\x05\x62rier\x18\x03 \x01(\x01\x12\x31\n\x04\x62ins\x18\x04 \x03(\x0b\x32#.kith.suggestions.v1.CalibrationBin\"\x91\x01\n\rPrecisionCost\x12\x18\n\x10target_precision\x18\x01 \x01(\x01\x12\x1d\n\x10least_confidence\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x61nswers\x18\x03 \x01(\x03\x12\x11\n\tprecision\x18\x04 \x01(\x01\x12\x0e\n\x06recall\x18\x05 \x01(\x01\x42\x13\n\x11_least_confidence\"\xc9\x02\n\x16GetCalibrationResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x03\x12\r\n\x05\x65rror\x18\x03 \x01(\x01\x12\x31\n\x04\x62ins\x18\x04 \x03(\x0b\x32#.kith.suggestions.v1.CalibrationBin\x12,\n\x08\x66it_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x62rier\x18\x06 \x01(\x01\x12\x10\n\x08reviewed\x18\x07 \x01(\x03\x12\x39\n\x0f\x63ross_validated\x18\x08 \x01(\x0b\x32 .kith.suggestions.v1.Reliability\x12;\n\x0fprecision_costs\x18\t \x03(\x0b\x32\".kith.suggestions.v1.PrecisionCost2\xd2\x08\n\x10\x44iscoveryService\x12x\n\x13\x46indMoreSuggestions\x12/.kith.suggestions.v1.FindMoreSuggestionsRequest\x1a\x30.kith.suggestions.v1.FindMoreSuggestionsResponse\x12i\n\x0ePropagateLabel\x12*.kith.suggestions.v1.PropagateLabelRequest\x1a+.kith.suggestions.v1.PropagateLabelResponse\x12o\n\x10\x41ssignKnownFaces\x12,.kith.suggestions.v1.AssignKnownFacesRequest\x1a-.kith.suggestions.v1.AssignKnownFacesResponse\x12r\n\x11\x45xpireSuggestions\x12-.kith.suggestions.v1.ExpireSuggestionsRequest\x1a..kith.suggestions.v1.ExpireSuggestionsResponse\x12\x87\x01\n\x18PurgeOrphanedSuggestions\x12\x34.kith.suggestions.v1.PurgeOrphanedSuggestionsRequest\x1a\x35.kith.suggestions.v1.PurgeOrphanedSuggestionsResponse\x12{\n\x14\x45stimateCompleteness\x12\x30.kith.suggestions.v1.EstimateCompletenessRequest\x1a\x31.kith.suggestions.v1.EstimateCompletenessResponse\x12{\n\x14GetDiscoverySettings\x12\x30.kith.suggestions.v1.GetDiscoverySettingsRequest\x1a\x31.kith.suggestions.v1.GetDiscoverySettingsResponse\x12\x84\x01\n\x17UpdateDiscoverySettings\x12\x33.kith.suggestions.v1.UpdateDiscoverySettingsRequest\x1a\x34.kith.suggestions.v1.UpdateDiscoverySettingsResponse\x12i\n\x0eGetCalibration\x12*.kith.suggestions.v1.GetCalibrationRequest\x1a+.kith.suggestions.v1.GetCalibrationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,31 +43,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROPAGATELABELRESPONSE']._serialized_start=540
   _globals['_PROPAGATELABELRESPONSE']._serialized_end=596
   _globals['_ASSIGNKNOWNFACESREQUEST']._serialized_start=599
-  _globals['_ASSIGNKNOWNFACESREQUEST']._serialized_end=733
-  _globals['_ASSIGNKNOWNFACESRESPONSE']._serialized_start=735
-  _globals['_ASSIGNKNOWNFACESRESPONSE']._serialized_end=793
-  _globals['_EXPIRESUGGESTIONSREQUEST']._serialized_start=795
-  _globals['_EXPIRESUGGESTIONSREQUEST']._serialized_end=861
-  _globals['_EXPIRESUGGESTIONSRESPONSE']._serialized_start=863
-  _globals['_EXPIRESUGGESTIONSRESPONSE']._serialized_end=922
-  _globals['_PURGEORPHANEDSUGGESTIONSREQUEST']._serialized_start=924
-  _globals['_PURGEORPHANEDSUGGESTIONSREQUEST']._serialized_end=997
-  _globals['_PURGEORPHANEDSUGGESTIONSRESPONSE']._serialized_start=999
-  _globals['_PURGEORPHANEDSUGGESTIONSRESPONSE']._serialized_end=1065
-  _globals['_ESTIMATECOMPLETENESSREQUEST']._serialized_start=1067
-  _globals['_ESTIMATECOMPLETENESSREQUEST']._serialized_end=1135
-  _globals['_ESTIMATECOMPLETENESSRESPONSE']._serialized_start=1138
-  _globals['_ESTIMATECOMPLETENESSRESPONSE']._serialized_end=1288
-  _globals['_GETCALIBRATIONREQUEST']._serialized_start=1290
-  _globals['_GETCALIBRATIONREQUEST']._serialized_end=1333
-  _globals['_CALIBRATIONBIN']._serialized_start=1336
-  _globals['_CALIBRATIONBIN']._serialized_end=1467
-  _globals['_RELIABILITY']._serialized_start=1469
-  _globals['_RELIABILITY']._serialized_end=1580
-  _globals['_PRECISIONCOST']._serialized_start=1583
-  _globals['_PRECISIONCOST']._serialized_end=1728
-  _globals['_GETCALIBRATIONRESPONSE']._serialized_start=1731
-  _globals['_GETCALIBRATIONRESPONSE']._serialized_end=2060
-  _globals['_DISCOVERYSERVICE']._serialized_start=2063
-  _globals['_DISCOVERYSERVICE']._serialized_end=2909
+  _globals['_ASSIGNKNOWNFACESREQUEST']._serialized_end=753
+  _globals['_ASSIGNKNOWNFACESRESPONSE']._serialized_start=755
+  _globals['_ASSIGNKNOWNFACESRESPONSE']._serialized_end=813
+  _globals['_EXPIRESUGGESTIONSREQUEST']._serialized_start=815
+  _globals['_EXPIRESUGGESTIONSREQUEST']._serialized_end=881
+  _globals['_EXPIRESUGGESTIONSRESPONSE']._serialized_start=883
+  _globals['_EXPIRESUGGESTIONSRESPONSE']._serialized_end=942
+  _globals['_PURGEORPHANEDSUGGESTIONSREQUEST']._serialized_start=944
+  _globals['_PURGEORPHANEDSUGGESTIONSREQUEST']._serialized_end=1017
+  _globals['_PURGEORPHANEDSUGGESTIONSRESPONSE']._serialized_start=1019
+  _globals['_PURGEORPHANEDSUGGESTIONSRESPONSE']._serialized_end=1085
+  _globals['_ESTIMATECOMPLETENESSREQUEST']._serialized_start=1087
+  _globals['_ESTIMATECOMPLETENESSREQUEST']._serialized_end=1155
+  _globals['_ESTIMATECOMPLETENESSRESPONSE']._serialized_start=1158
+  _globals['_ESTIMATECOMPLETENESSRESPONSE']._serialized_end=1308
+  _globals['_DISCOVERYSETTINGS']._serialized_start=1310
+  _globals['_DISCOVERYSETTINGS']._serialized_end=1379
+  _globals['_GETDISCOVERYSETTINGSREQUEST']._serialized_start=1381
+  _globals['_GETDISCOVERYSETTINGSREQUEST']._serialized_end=1430
+  _globals['_GETDISCOVERYSETTINGSRESPONSE']._serialized_start=1432
+  _globals['_GETDISCOVERYSETTINGSRESPONSE']._serialized_end=1520
+  _globals['_UPDATEDISCOVERYSETTINGSREQUEST']._serialized_start=1523
+  _globals['_UPDATEDISCOVERYSETTINGSREQUEST']._serialized_end=1655
+  _globals['_UPDATEDISCOVERYSETTINGSRESPONSE']._serialized_start=1657
+  _globals['_UPDATEDISCOVERYSETTINGSRESPONSE']._serialized_end=1748
+  _globals['_GETCALIBRATIONREQUEST']._serialized_start=1750
+  _globals['_GETCALIBRATIONREQUEST']._serialized_end=1793
+  _globals['_CALIBRATIONBIN']._serialized_start=1796
+  _globals['_CALIBRATIONBIN']._serialized_end=1927
+  _globals['_RELIABILITY']._serialized_start=1929
+  _globals['_RELIABILITY']._serialized_end=2040
+  _globals['_PRECISIONCOST']._serialized_start=2043
+  _globals['_PRECISIONCOST']._serialized_end=2188
+  _globals['_GETCALIBRATIONRESPONSE']._serialized_start=2191
+  _globals['_GETCALIBRATIONRESPONSE']._serialized_end=2520
+  _globals['_DISCOVERYSERVICE']._serialized_start=2523
+  _globals['_DISCOVERYSERVICE']._serialized_end=3629
 # @@protoc_insertion_point(module_scope)

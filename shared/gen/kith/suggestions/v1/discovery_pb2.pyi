@@ -143,12 +143,17 @@ class AssignKnownFacesRequest(_message.Message):
     TARGET_PRECISION_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PERSON_IDS_FIELD_NUMBER: _builtins.int
     library_id: _builtins.str
     target_precision: _builtins.float
-    """Share of the assignments that must be right, 0.9..1; default 0.99."""
+    """Share of the assignments that must be right, at least 0.9 and below 1; default KITH_SUGGESTIONS_ASSIGN_PRECISION, 0.995."""
     dry_run: _builtins.bool
-    """Answers what would be assigned, and assigns nothing."""
+    """Counts what would be assigned and asked, and does neither."""
     request_id: _builtins.str
+    @_builtins.property
+    def person_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these, at most 500; empty = every active person with faces."""
+
     def __init__(
         self,
         *,
@@ -156,10 +161,11 @@ class AssignKnownFacesRequest(_message.Message):
         target_precision: _builtins.float | None = ...,
         dry_run: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        person_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_target_precision", b"_target_precision", "target_precision", b"target_precision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_precision", b"_target_precision", "dry_run", b"dry_run", "library_id", b"library_id", "request_id", b"request_id", "target_precision", b"target_precision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_precision", b"_target_precision", "dry_run", b"dry_run", "library_id", b"library_id", "person_ids", b"person_ids", "request_id", b"request_id", "target_precision", b"target_precision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__target_precision: _TypeAlias = _typing.Literal["target_precision"]  # noqa: Y015
     _WhichOneofArgType__target_precision: _TypeAlias = _typing.Literal["_target_precision", b"_target_precision"]  # noqa: Y015
@@ -330,6 +336,119 @@ class EstimateCompletenessResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EstimateCompletenessResponse: _TypeAlias = EstimateCompletenessResponse  # noqa: Y015
+
+@_typing.final
+class DiscoverySettings(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTO_FIND_MORE_AFTER_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    auto_find_more_after: _builtins.int
+    """After so many accepted suggestions about one person since the last time, FindMoreSuggestions is started for them; 0 = never,
+    at most 1000. Bounded: one at a time for a person, and none within KITH_SUGGESTIONS_AUTO_FIND_MORE_GAP_S of the one before.
+    """
+    is_default: _builtins.bool
+    """It is the server's default, KITH_SUGGESTIONS_AUTO_FIND_MORE_AFTER; set by the server."""
+    def __init__(
+        self,
+        *,
+        auto_find_more_after: _builtins.int = ...,
+        is_default: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_find_more_after", b"auto_find_more_after", "is_default", b"is_default"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscoverySettings: _TypeAlias = DiscoverySettings  # noqa: Y015
+
+@_typing.final
+class GetDiscoverySettingsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_id", b"library_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDiscoverySettingsRequest: _TypeAlias = GetDiscoverySettingsRequest  # noqa: Y015
+
+@_typing.final
+class GetDiscoverySettingsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> Global___DiscoverySettings: ...
+    def __init__(
+        self,
+        *,
+        settings: Global___DiscoverySettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDiscoverySettingsResponse: _TypeAlias = GetDiscoverySettingsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateDiscoverySettingsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    AUTO_FIND_MORE_AFTER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    auto_find_more_after: _builtins.int
+    """0 = never; unset = the server's default from now on."""
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+        auto_find_more_after: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_find_more_after", b"_auto_find_more_after", "auto_find_more_after", b"auto_find_more_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_find_more_after", b"_auto_find_more_after", "auto_find_more_after", b"auto_find_more_after", "library_id", b"library_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auto_find_more_after: _TypeAlias = _typing.Literal["auto_find_more_after"]  # noqa: Y015
+    _WhichOneofArgType__auto_find_more_after: _TypeAlias = _typing.Literal["_auto_find_more_after", b"_auto_find_more_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auto_find_more_after) -> _WhichOneofReturnType__auto_find_more_after | None: ...
+
+Global___UpdateDiscoverySettingsRequest: _TypeAlias = UpdateDiscoverySettingsRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDiscoverySettingsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> Global___DiscoverySettings: ...
+    def __init__(
+        self,
+        *,
+        settings: Global___DiscoverySettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDiscoverySettingsResponse: _TypeAlias = UpdateDiscoverySettingsResponse  # noqa: Y015
 
 @_typing.final
 class GetCalibrationRequest(_message.Message):

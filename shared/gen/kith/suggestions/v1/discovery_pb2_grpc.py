@@ -65,6 +65,16 @@ class DiscoveryServiceStub:
                 request_serializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.EstimateCompletenessRequest.SerializeToString,
                 response_deserializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.EstimateCompletenessResponse.FromString,
                 _registered_method=True)
+        self.GetDiscoverySettings = channel.unary_unary(
+                '/kith.suggestions.v1.DiscoveryService/GetDiscoverySettings',
+                request_serializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.GetDiscoverySettingsRequest.SerializeToString,
+                response_deserializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.GetDiscoverySettingsResponse.FromString,
+                _registered_method=True)
+        self.UpdateDiscoverySettings = channel.unary_unary(
+                '/kith.suggestions.v1.DiscoveryService/UpdateDiscoverySettings',
+                request_serializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.UpdateDiscoverySettingsRequest.SerializeToString,
+                response_deserializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.UpdateDiscoverySettingsResponse.FromString,
+                _registered_method=True)
         self.GetCalibration = channel.unary_unary(
                 '/kith.suggestions.v1.DiscoveryService/GetCalibration',
                 request_serializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.GetCalibrationRequest.SerializeToString,
@@ -92,7 +102,10 @@ class DiscoveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AssignKnownFaces(self, request, context):
-        """Assigns the faces that match surely enough for the target precision, as a job. Job result: {assigned, suggested}.
+        """Assigns the unassigned faces that are surely those of a known person, as a machine's word, and asks about the doubtful
+        ones, as a job. Surely: at the target precision by the library's calibration, and nothing speaks against it that a machine
+        may not overrule (another face of the person in the photo, quite another age, a cluster a human put it into).
+        Job result: {persons, candidates, assigned, refused, suggested}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +129,20 @@ class DiscoveryServiceServicer:
 
     def EstimateCompleteness(self, request, context):
         """How many faces of a person are still to be found, by what is known now; nothing is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDiscoverySettings(self, request, context):
+        """How this library looks for faces by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDiscoverySettings(self, request, context):
+        """Changes it for this library.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,6 +188,16 @@ def add_DiscoveryServiceServicer_to_server(servicer, server):
                     servicer.EstimateCompleteness,
                     request_deserializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.EstimateCompletenessRequest.FromString,
                     response_serializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.EstimateCompletenessResponse.SerializeToString,
+            ),
+            'GetDiscoverySettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDiscoverySettings,
+                    request_deserializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.GetDiscoverySettingsRequest.FromString,
+                    response_serializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.GetDiscoverySettingsResponse.SerializeToString,
+            ),
+            'UpdateDiscoverySettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDiscoverySettings,
+                    request_deserializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.UpdateDiscoverySettingsRequest.FromString,
+                    response_serializer=kith_dot_suggestions_dot_v1_dot_discovery__pb2.UpdateDiscoverySettingsResponse.SerializeToString,
             ),
             'GetCalibration': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCalibration,
@@ -331,6 +368,60 @@ class DiscoveryService:
             '/kith.suggestions.v1.DiscoveryService/EstimateCompleteness',
             kith_dot_suggestions_dot_v1_dot_discovery__pb2.EstimateCompletenessRequest.SerializeToString,
             kith_dot_suggestions_dot_v1_dot_discovery__pb2.EstimateCompletenessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDiscoverySettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.suggestions.v1.DiscoveryService/GetDiscoverySettings',
+            kith_dot_suggestions_dot_v1_dot_discovery__pb2.GetDiscoverySettingsRequest.SerializeToString,
+            kith_dot_suggestions_dot_v1_dot_discovery__pb2.GetDiscoverySettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDiscoverySettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.suggestions.v1.DiscoveryService/UpdateDiscoverySettings',
+            kith_dot_suggestions_dot_v1_dot_discovery__pb2.UpdateDiscoverySettingsRequest.SerializeToString,
+            kith_dot_suggestions_dot_v1_dot_discovery__pb2.UpdateDiscoverySettingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

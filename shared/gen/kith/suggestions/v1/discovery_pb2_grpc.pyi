@@ -22,7 +22,11 @@ class DiscoveryServiceStub:
     PropagateLabel: _aio.UnaryUnaryMultiCallable[_discovery_pb2.PropagateLabelRequest, _discovery_pb2.PropagateLabelResponse]
     """Asks about the faces most like some given ones of a person, prototypes or not, as a job. Job result: {candidates, created}."""
     AssignKnownFaces: _aio.UnaryUnaryMultiCallable[_discovery_pb2.AssignKnownFacesRequest, _discovery_pb2.AssignKnownFacesResponse]
-    """Assigns the faces that match surely enough for the target precision, as a job. Job result: {assigned, suggested}."""
+    """Assigns the unassigned faces that are surely those of a known person, as a machine's word, and asks about the doubtful
+    ones, as a job. Surely: at the target precision by the library's calibration, and nothing speaks against it that a machine
+    may not overrule (another face of the person in the photo, quite another age, a cluster a human put it into).
+    Job result: {persons, candidates, assigned, refused, suggested}.
+    """
     ExpireSuggestions: _aio.UnaryUnaryMultiCallable[_discovery_pb2.ExpireSuggestionsRequest, _discovery_pb2.ExpireSuggestionsResponse]
     """Expires questions that no longer stand, as a job: the face has a person or was put aside, the pair is excluded, the person
     is gone, or it was asked too long ago (KITH_SUGGESTIONS_MAX_AGE_DAYS). Answered ones stay as they are. Job result: {expired}.
@@ -33,6 +37,10 @@ class DiscoveryServiceStub:
     """
     EstimateCompleteness: _aio.UnaryUnaryMultiCallable[_discovery_pb2.EstimateCompletenessRequest, _discovery_pb2.EstimateCompletenessResponse]
     """How many faces of a person are still to be found, by what is known now; nothing is stored."""
+    GetDiscoverySettings: _aio.UnaryUnaryMultiCallable[_discovery_pb2.GetDiscoverySettingsRequest, _discovery_pb2.GetDiscoverySettingsResponse]
+    """How this library looks for faces by itself."""
+    UpdateDiscoverySettings: _aio.UnaryUnaryMultiCallable[_discovery_pb2.UpdateDiscoverySettingsRequest, _discovery_pb2.UpdateDiscoverySettingsResponse]
+    """Changes it for this library."""
     GetCalibration: _aio.UnaryUnaryMultiCallable[_discovery_pb2.GetCalibrationRequest, _discovery_pb2.GetCalibrationResponse]
     """How reliable the confidences have been, by the last 20,000 answers. Only pairs that were asked about are answered: it says
     nothing of those that were thought too unlikely to ask.
@@ -62,7 +70,11 @@ class DiscoveryServiceServicer:
         request: _discovery_pb2.AssignKnownFacesRequest,
         context: _aio.ServicerContext[_discovery_pb2.AssignKnownFacesRequest, _abc.Awaitable[_discovery_pb2.AssignKnownFacesResponse]],
     ) -> _abc.Awaitable[_discovery_pb2.AssignKnownFacesResponse]:
-        """Assigns the faces that match surely enough for the target precision, as a job. Job result: {assigned, suggested}."""
+        """Assigns the unassigned faces that are surely those of a known person, as a machine's word, and asks about the doubtful
+        ones, as a job. Surely: at the target precision by the library's calibration, and nothing speaks against it that a machine
+        may not overrule (another face of the person in the photo, quite another age, a cluster a human put it into).
+        Job result: {persons, candidates, assigned, refused, suggested}.
+        """
 
     def ExpireSuggestions(
         self,
@@ -88,6 +100,20 @@ class DiscoveryServiceServicer:
         context: _aio.ServicerContext[_discovery_pb2.EstimateCompletenessRequest, _abc.Awaitable[_discovery_pb2.EstimateCompletenessResponse]],
     ) -> _abc.Awaitable[_discovery_pb2.EstimateCompletenessResponse]:
         """How many faces of a person are still to be found, by what is known now; nothing is stored."""
+
+    def GetDiscoverySettings(
+        self,
+        request: _discovery_pb2.GetDiscoverySettingsRequest,
+        context: _aio.ServicerContext[_discovery_pb2.GetDiscoverySettingsRequest, _abc.Awaitable[_discovery_pb2.GetDiscoverySettingsResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.GetDiscoverySettingsResponse]:
+        """How this library looks for faces by itself."""
+
+    def UpdateDiscoverySettings(
+        self,
+        request: _discovery_pb2.UpdateDiscoverySettingsRequest,
+        context: _aio.ServicerContext[_discovery_pb2.UpdateDiscoverySettingsRequest, _abc.Awaitable[_discovery_pb2.UpdateDiscoverySettingsResponse]],
+    ) -> _abc.Awaitable[_discovery_pb2.UpdateDiscoverySettingsResponse]:
+        """Changes it for this library."""
 
     def GetCalibration(
         self,

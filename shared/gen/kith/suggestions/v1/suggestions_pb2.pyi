@@ -75,6 +75,27 @@ SUGGESTION_METHOD_PROPAGATION: SuggestionMethod.ValueType  # 3
 """Found from faces just labelled."""
 Global___SuggestionMethod: _TypeAlias = SuggestionMethod  # noqa: Y015
 
+class _SuggestionGrouping:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SuggestionGroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SuggestionGrouping.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUGGESTION_GROUPING_UNSPECIFIED: _SuggestionGrouping.ValueType  # 0
+    SUGGESTION_GROUPING_PERSON: _SuggestionGrouping.ValueType  # 1
+    """All questions about one person together; the default."""
+    SUGGESTION_GROUPING_CLUSTER: _SuggestionGrouping.ValueType  # 2
+    """All questions about the faces of one cluster, whoever they may be. Those about faces in no cluster are one group."""
+
+class SuggestionGrouping(_SuggestionGrouping, metaclass=_SuggestionGroupingEnumTypeWrapper): ...
+
+SUGGESTION_GROUPING_UNSPECIFIED: SuggestionGrouping.ValueType  # 0
+SUGGESTION_GROUPING_PERSON: SuggestionGrouping.ValueType  # 1
+"""All questions about one person together; the default."""
+SUGGESTION_GROUPING_CLUSTER: SuggestionGrouping.ValueType  # 2
+"""All questions about the faces of one cluster, whoever they may be. Those about faces in no cluster are one group."""
+Global___SuggestionGrouping: _TypeAlias = SuggestionGrouping  # noqa: Y015
+
 class _ReviewAnswer:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -360,6 +381,109 @@ class ListSuggestionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSuggestionsResponse: _TypeAlias = ListSuggestionsResponse  # noqa: Y015
+
+@_typing.final
+class ListSuggestionGroupsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIBRARY_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    MIN_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    SUGGESTIONS_PER_GROUP_FIELD_NUMBER: _builtins.int
+    library_id: _builtins.str
+    page_size: _builtins.int
+    """Default 20, at most 100."""
+    page_token: _builtins.str
+    group_by: Global___SuggestionGrouping.ValueType
+    min_confidence: _builtins.float
+    """0..1; suggestions below it count for nothing."""
+    suggestions_per_group: _builtins.int
+    """Suggestions shown of each group; default 3, at most 20."""
+    def __init__(
+        self,
+        *,
+        library_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        group_by: Global___SuggestionGrouping.ValueType = ...,
+        min_confidence: _builtins.float = ...,
+        suggestions_per_group: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_by", b"group_by", "library_id", b"library_id", "min_confidence", b"min_confidence", "page_size", b"page_size", "page_token", b"page_token", "suggestions_per_group", b"suggestions_per_group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSuggestionGroupsRequest: _TypeAlias = ListSuggestionGroupsRequest  # noqa: Y015
+
+@_typing.final
+class SuggestionGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    FACES_SETTLED_FIELD_NUMBER: _builtins.int
+    MAX_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    person_id: _builtins.str
+    """By PERSON: whom the questions are about."""
+    cluster_id: _builtins.str
+    """By CLUSTER: empty for the group of faces in no cluster."""
+    pending: _builtins.int
+    faces_settled: _builtins.int
+    """How many faces one answer settles, of the question that settles most: as many as its cluster has that nobody was given
+    yet, else 1. As in LeaseReviewQueue.
+    """
+    max_confidence: _builtins.float
+    """Of the surest."""
+    @_builtins.property
+    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suggestion]:
+        """The surest, first those that settle most faces."""
+
+    def __init__(
+        self,
+        *,
+        person_id: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        pending: _builtins.int = ...,
+        faces_settled: _builtins.int = ...,
+        max_confidence: _builtins.float = ...,
+        suggestions: _abc.Iterable[Global___Suggestion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "faces_settled", b"faces_settled", "max_confidence", b"max_confidence", "pending", b"pending", "person_id", b"person_id", "suggestions", b"suggestions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestionGroup: _TypeAlias = SuggestionGroup  # noqa: Y015
+
+@_typing.final
+class ListSuggestionGroupsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestionGroup]: ...
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___SuggestionGroup] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSuggestionGroupsResponse: _TypeAlias = ListSuggestionGroupsResponse  # noqa: Y015
 
 @_typing.final
 class GetSuggestionStatsRequest(_message.Message):

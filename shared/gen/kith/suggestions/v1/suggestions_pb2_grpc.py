@@ -45,6 +45,11 @@ class SuggestionServiceStub:
                 request_serializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionsRequest.SerializeToString,
                 response_deserializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionsResponse.FromString,
                 _registered_method=True)
+        self.ListSuggestionGroups = channel.unary_unary(
+                '/kith.suggestions.v1.SuggestionService/ListSuggestionGroups',
+                request_serializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionGroupsRequest.SerializeToString,
+                response_deserializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionGroupsResponse.FromString,
+                _registered_method=True)
         self.GetSuggestionStats = channel.unary_unary(
                 '/kith.suggestions.v1.SuggestionService/GetSuggestionStats',
                 request_serializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.GetSuggestionStatsRequest.SerializeToString,
@@ -95,6 +100,13 @@ class SuggestionServiceServicer:
 
     def ListSuggestions(self, request, context):
         """Suggestions that pass every filter, surest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSuggestionGroups(self, request, context):
+        """Pending suggestions by person or by cluster, first the groups of which one answer settles most faces.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +178,11 @@ def add_SuggestionServiceServicer_to_server(servicer, server):
                     servicer.ListSuggestions,
                     request_deserializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionsRequest.FromString,
                     response_serializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionsResponse.SerializeToString,
+            ),
+            'ListSuggestionGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSuggestionGroups,
+                    request_deserializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionGroupsRequest.FromString,
+                    response_serializer=kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionGroupsResponse.SerializeToString,
             ),
             'GetSuggestionStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSuggestionStats,
@@ -258,6 +275,33 @@ class SuggestionService:
             '/kith.suggestions.v1.SuggestionService/ListSuggestions',
             kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionsRequest.SerializeToString,
             kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuggestionGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kith.suggestions.v1.SuggestionService/ListSuggestionGroups',
+            kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionGroupsRequest.SerializeToString,
+            kith_dot_suggestions_dot_v1_dot_suggestions__pb2.ListSuggestionGroupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

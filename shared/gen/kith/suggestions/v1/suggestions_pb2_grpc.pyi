@@ -19,6 +19,8 @@ class SuggestionServiceStub:
     """One suggestion."""
     ListSuggestions: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.ListSuggestionsRequest, _suggestions_pb2.ListSuggestionsResponse]
     """Suggestions that pass every filter, surest first."""
+    ListSuggestionGroups: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.ListSuggestionGroupsRequest, _suggestions_pb2.ListSuggestionGroupsResponse]
+    """Pending suggestions by person or by cluster, first the groups of which one answer settles most faces."""
     GetSuggestionStats: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.GetSuggestionStatsRequest, _suggestions_pb2.GetSuggestionStatsResponse]
     """Counts by state; what was asked and how it was answered, by person, by method and by day."""
     MatchFace: _aio.UnaryUnaryMultiCallable[_suggestions_pb2.MatchFaceRequest, _suggestions_pb2.MatchFaceResponse]
@@ -58,6 +60,13 @@ class SuggestionServiceServicer:
         context: _aio.ServicerContext[_suggestions_pb2.ListSuggestionsRequest, _abc.Awaitable[_suggestions_pb2.ListSuggestionsResponse]],
     ) -> _abc.Awaitable[_suggestions_pb2.ListSuggestionsResponse]:
         """Suggestions that pass every filter, surest first."""
+
+    def ListSuggestionGroups(
+        self,
+        request: _suggestions_pb2.ListSuggestionGroupsRequest,
+        context: _aio.ServicerContext[_suggestions_pb2.ListSuggestionGroupsRequest, _abc.Awaitable[_suggestions_pb2.ListSuggestionGroupsResponse]],
+    ) -> _abc.Awaitable[_suggestions_pb2.ListSuggestionGroupsResponse]:
+        """Pending suggestions by person or by cluster, first the groups of which one answer settles most faces."""
 
     def GetSuggestionStats(
         self,
