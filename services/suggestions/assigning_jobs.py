@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from services.suggestions.domain.assigning import divide_questions, list_handovers, make_search
-from services.suggestions.domain.discovering import BATCH_PERSONS, Found, make_finder
+from services.suggestions.domain.discovering import Found, make_finder
 from services.suggestions.domain.model import SuggestionsDeps
 from services.suggestions.domain.ports import CentroidSearch, FaceSearch
 from shared.db.engine import Database, Transaction
@@ -47,8 +47,8 @@ class AssignKnownHandler:
             async with run.step() as tx:
                 await run.checkpoint(tx, Progress(done=left, skipped=left), _stand(counts, rounds))
             return _sum_up(counts, rounds)
-        for at in range(counts["persons"], len(person_ids), BATCH_PERSONS):
-            batch = person_ids[at : at + BATCH_PERSONS]
+        for at in range(counts["persons"], len(person_ids), finder.batch_persons):
+            batch = person_ids[at : at + finder.batch_persons]
             looked = await finder.look(batch)
             divided = divide_questions(looked, finder.rules, target)
             rounds.add([] if dry_run else list_handovers(divided.sure))

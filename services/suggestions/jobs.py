@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services.suggestions.domain.asking import make_pair_questions
-from services.suggestions.domain.discovering import BATCH_PERSONS, FindMore, make_finder
+from services.suggestions.domain.discovering import FindMore, make_finder
 from services.suggestions.domain.following import follow_people
 from services.suggestions.domain.model import SuggestionMethod, SuggestionsDeps
 from services.suggestions.domain.ports import CentroidSearch, FaceSearch
@@ -48,8 +48,8 @@ class FindMoreHandler:
                 progress = Progress(done=left, skipped=left)
                 await run.checkpoint(tx, progress, {"persons": len(person_ids), **counts})
             return {"persons": len(person_ids), **counts}
-        for at in range(start, len(person_ids), BATCH_PERSONS):
-            batch = person_ids[at : at + BATCH_PERSONS]
+        for at in range(start, len(person_ids), finder.batch_persons):
+            batch = person_ids[at : at + finder.batch_persons]
             found = await finder.find(batch)
             async with run.step() as tx:
                 stored = await finder.store(tx, run.slice.job_id, batch, found)

@@ -223,7 +223,7 @@ class SuggestionSettings(Section):
         365, ge=1, description="PurgeOrphanedSuggestions removes expired questions this long after."
     )
     completeness_candidates: int = Field(
-        1000, ge=10, le=10_000, description="EstimateCompleteness: faces looked at per prototype and centroid."
+        2000, ge=10, le=10_000, description="EstimateCompleteness: faces looked at per prototype and centroid."
     )
     near_duplicate_bits: int = Field(5, ge=0, le=64)
     near_duplicate_s: float = Field(10.0, ge=0)

@@ -32,7 +32,7 @@ suggestions = Table(
     Column("dormant", Boolean, nullable=False, server_default="false"),
     one_of("method", "PROTOTYPES", "CENTROID", "PROPAGATION"),
     one_of("state", "PENDING", "ACCEPTED", "REJECTED", "EXPIRED"),
-    # One row per pair, for ever: a rejected pair cannot be asked again.
+    # One row per pair, for ever.
     Index("uq_suggestions_pair", "face_id", "person_id", unique=True),
     Index("ix_suggestions_page", "library_id", "state", "confidence", "suggestion_id"),
     Index("ix_suggestions_person", "person_id", "state", "confidence", "suggestion_id"),

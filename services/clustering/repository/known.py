@@ -23,7 +23,6 @@ from shared.db.engine import Transaction
 from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import assets, face_embeddings, faces
 from shared.db.tables_persons import allowed_doubles, assignments, exclusions, persons, prototypes
-from shared.db.tables_suggestions import suggestions
 from shared.errors import MemoryBudgetExceeded
 from shared.faces.calibration import Calibration
 from shared.faces.embeddings import Vectors, decode_embeddings
@@ -273,12 +272,7 @@ def _photos(library_id: str, face_ids: Sequence[UUID]) -> Select[Any]:
 
 def _refused(face_ids: Sequence[UUID]) -> Any:
     given = _given(face_ids)
-    return union_all(
-        select(given.c.row, exclusions.c.person_id).join(exclusions, exclusions.c.face_id == given.c.face_id),
-        select(given.c.row, suggestions.c.person_id).join(
-            suggestions, and_(suggestions.c.face_id == given.c.face_id, suggestions.c.state == "REJECTED")
-        ),
-    )
+    return select(given.c.row, exclusions.c.person_id).join(exclusions, exclusions.c.face_id == given.c.face_id)
 
 
 def _shown(library_id: str, face_ids: Sequence[UUID]) -> Select[Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 import numpy as np
 
 from services.suggestions.domain.ports import FacesWithin, PersonQuery
 from shared.vectors.faces import FaceFilter, FaceIndex
+
+# What one answer may hold: 20 MB.
+HITS_PER_CALL: Final = 200_000
 
 
 class IndexedFaceSearch:
@@ -27,8 +31,13 @@ class IndexedFaceSearch:
             condition for query in queries for condition in [_make_filter(library_id, query)] * len(query.vectors)
         ]
         vectors = np.concatenate([query.vectors for query in queries])
-        answers = await self._index.search(model_version, vectors, filters, limit, min_cosine)
-        return {hit.face_id for answer in answers for hit in answer}
+        found: set[UUID] = set()
+        step = max(1, HITS_PER_CALL // limit)
+        for start in range(0, len(vectors), step):
+            part = slice(start, start + step)
+            answers = await self._index.search(model_version, vectors[part], filters[part], limit, min_cosine)
+            found |= {hit.face_id for answer in answers for hit in answer}
+        return found
 
     async def find_all_unassigned(
         self, library_id: str, model_version: str, query: PersonQuery, limit: int, min_cosine: float

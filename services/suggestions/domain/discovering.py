@@ -42,6 +42,8 @@ from shared.jobs.repository import create_job
 FIND_MORE = "suggestions.find_more"
 SLICE_PERSONS = 50
 BATCH_PERSONS = 10
+# Fewer persons at once where each may bring many faces.
+BATCH_FACES = 10_000
 # Calls of the clustering service at once, per slice.
 CENTROID_CALLS = 4
 # More would make the query larger than what it finds; the rest is left out after the search.
@@ -158,6 +160,10 @@ class Finder:
         self._people = people
         self._given = given or {}
         self.rules = make_rules(model, deps.settings)
+        # Each vector may bring as many as may be asked.
+        self._limit = max(deps.settings.candidates_per_query, command.max_per_person, command.candidates)
+        self.batch_persons = max(1, min(BATCH_PERSONS, BATCH_FACES // self._limit))
+        """How many persons to look for at a time."""
 
     async def find(self, person_ids: Sequence[UUID]) -> Found:
         """Questions about a batch of persons. No transaction is open while it searches or computes."""
@@ -221,7 +227,7 @@ class Finder:
             self._command.library_id,
             self._model.model_version,
             [self._make_query(person_id, refused) for person_id in known],
-            max(self._deps.settings.candidates_per_query, self._command.max_per_person, self._command.candidates),
+            self._limit,
             self.rules.floor,
         )
 

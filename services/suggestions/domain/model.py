@@ -25,7 +25,7 @@ class SuggestionsDeps:
 
 
 class SuggestionState(StrEnum):
-    """Where a question stands. One that is EXPIRED may be asked again; answered ones never change."""
+    """Where a question stands. An EXPIRED one may be asked again, and a REJECTED one once its exclusion is taken back."""
 
     PENDING = "PENDING"
     ACCEPTED = "ACCEPTED"
@@ -119,7 +119,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """One row of ``suggestions``, with the cluster its face is in now."""
+    """One row of ``suggestions``, with the cluster its face is in now. ``asked_at``: when it was asked again, None if never."""
 
     suggestion_id: UUID
     library_id: str
@@ -133,6 +133,7 @@ class Suggestion:
     cluster_id: str | None
     version: int
     created_at: datetime
+    asked_at: datetime | None
     closed_at: datetime | None
     reviewed_by: str
 

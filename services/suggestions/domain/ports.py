@@ -31,7 +31,7 @@ class FaceSearch(Protocol):
     async def find_unassigned(
         self, library_id: str, model_version: str, queries: Sequence[PersonQuery], limit: int, min_cosine: float
     ) -> set[UUID]:
-        """The active unassigned faces among the ``limit`` nearest of each vector, in one call for all queries."""
+        """The active unassigned faces among the ``limit`` nearest of each vector, in as few calls as their number allows."""
         ...
 
 

@@ -144,7 +144,9 @@ async def finish_reject(
 
 
 def _make_request_id(suggestion: Suggestion, answer: str) -> UUID:
-    return uuid5(suggestion.suggestion_id, f"{answer} {suggestion.person_id}")
+    # Of a question that is asked again the answer is another one.
+    again = f" {suggestion.asked_at.isoformat()}" if suggestion.asked_at else ""
+    return uuid5(suggestion.suggestion_id, f"{answer} {suggestion.person_id}{again}")
 
 
 def check_open(suggestion: Suggestion, etag: str) -> None:

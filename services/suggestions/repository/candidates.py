@@ -22,7 +22,9 @@ Pair = tuple[UUID, UUID]
 
 @dataclass(frozen=True, slots=True)
 class PersonPairs:
-    """(face, person) pairs: ``refused`` ones were excluded or rejected, ``open`` ones are being asked about and still stand."""
+    """(face, person) pairs: ``refused`` ones are excluded, by a rejection or otherwise, ``open`` ones are being asked about and
+    still stand. A rejection whose exclusion was taken back refuses nothing.
+    """
 
     refused: set[Pair]
     open: set[Pair]
@@ -30,7 +32,7 @@ class PersonPairs:
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
-    """An unassigned face; ``embedding`` as stored. ``refused``: persons it was excluded from, or rejected for. ``shown``: those
+    """An unassigned face; ``embedding`` as stored. ``refused``: persons it is excluded from. ``shown``: those
     asked for who have a face in its photo already. ``may_double``: the photo may show one person twice.
     ``pinned``: a human has put it into its cluster by hand; ``dismissed``: a human has put the cluster away.
     """
@@ -50,15 +52,12 @@ async def read_person_pairs(tx: Transaction, person_ids: Collection[UUID]) -> Pe
     excluded = select(exclusions.c.face_id, exclusions.c.person_id, false().label("open")).where(
         exclusions.c.person_id == func.any(people)
     )
-    rejected = select(suggestions.c.face_id, suggestions.c.person_id, false()).where(
-        suggestions.c.person_id == func.any(people), suggestions.c.state == SuggestionState.REJECTED.value
-    )
     pending = select(suggestions.c.face_id, suggestions.c.person_id, true()).where(
         suggestions.c.person_id == func.any(people),
         suggestions.c.state == SuggestionState.PENDING.value,
         still_stands(),
     )
-    rows = await tx.rows(union_all(excluded, rejected, pending))
+    rows = await tx.rows(union_all(excluded, pending))
     return PersonPairs(
         {(row.face_id, row.person_id) for row in rows if not row.open},
         {(row.face_id, row.person_id) for row in rows if row.open},
@@ -75,12 +74,7 @@ async def list_found_faces(
     """Those of these faces that are active and unassigned in truth, with their vectors of one model and what binds them to
     the persons, by id.
     """
-    refused = union_all(
-        select(exclusions.c.person_id).where(exclusions.c.face_id == faces.c.face_id).correlate(faces),
-        select(suggestions.c.person_id)
-        .where(suggestions.c.face_id == faces.c.face_id, suggestions.c.state == SuggestionState.REJECTED.value)
-        .correlate(faces),
-    )
+    refused = select(exclusions.c.person_id).where(exclusions.c.face_id == faces.c.face_id).correlate(faces)
     other = faces.alias("other")
     shown = (
         select(assignments.c.person_id)

@@ -79,14 +79,18 @@ async def get_matched_face(tx: Transaction, library_id: str, face_id: UUID, mode
 
 
 async def list_refusals(tx: Transaction, face_id: UUID) -> Mapping[UUID, set[Refusal]]:
-    """Whom a face was said not to be, and how."""
+    """Whom a face was said not to be, and how. A rejection whose exclusion was taken back counts for nothing."""
     rows = await tx.rows(
         union_all(
             select(exclusions.c.person_id, literal(Refusal.EXCLUDED.value).label("refusal")).where(
                 exclusions.c.face_id == face_id
             ),
             select(suggestions.c.person_id, literal(Refusal.REJECTED.value)).where(
-                suggestions.c.face_id == face_id, suggestions.c.state == SuggestionState.REJECTED.value
+                suggestions.c.face_id == face_id,
+                suggestions.c.state == SuggestionState.REJECTED.value,
+                exists().where(
+                    exclusions.c.face_id == suggestions.c.face_id, exclusions.c.person_id == suggestions.c.person_id
+                ),
             ),
         )
     )

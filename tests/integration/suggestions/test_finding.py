@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 
 from bench.embeddings import generate_faces
 from kith.common.v1 import types_pb2
+from kith.persons.v1 import assignments_pb2
 from kith.suggestions.v1 import discovery_pb2, suggestions_pb2
 from shared.db.outbox import queue_faces
 from shared.db.tables_detection import assets
@@ -133,6 +134,30 @@ async def test_a_rejected_pair_is_never_asked_again(base: Foundation, people: Pe
         assert MessageToDict(job.result)["created"] == 0
         assert [each.id for each in await questions.list()] == [second.id]
     assert (await questions.get(first.id)).state == suggestions_pb2.SUGGESTION_STATE_REJECTED
+
+
+async def test_a_rejection_that_was_taken_back_may_be_asked_again(
+    base: Foundation, people: People, questions: Questions
+) -> None:
+    faces = await seed_library(base, draw_people(1, 3))
+    anna = await people.create("Anna")
+    await people.assign(anna, faces.face_ids[:2])
+    await questions.find_more()
+    (asked,) = await questions.list()
+    # Twice: the second no is as good as the first, though it is the same question.
+    for round_ in range(2):
+        await questions.reject(asked.id)
+        await questions.find_more()
+        assert await questions.list() == []
+        request = assignments_pb2.ListExclusionsRequest(face_id=asked.face_id)
+        (exclusion,) = (await people.assignments.ListExclusions(request)).exclusions
+        await people.assignments.DeleteExclusion(
+            assignments_pb2.DeleteExclusionRequest(exclusion_id=exclusion.id, request_id=str(uuid4()))
+        )
+        await questions.find_more()
+        (again,) = await questions.list()
+        assert (again.id, again.reviewed_by, again.etag != asked.etag) == (asked.id, "", True), round_
+    await questions.accept(asked.id)
 
 
 async def test_nobody_is_suggested_before_their_birth(base: Foundation, people: People, questions: Questions) -> None:

@@ -35,7 +35,7 @@ class FindMoreSuggestionsRequest(_message.Message):
     method: _suggestions_pb2.SuggestionMethod.ValueType
     """PROTOTYPES (default) or CENTROID."""
     max_per_person: _builtins.int
-    """Pending questions per person; default 200, at most 1000, by CENTROID at most 500."""
+    """Pending questions per person; default 200, at most 5000, by CENTROID at most 500."""
     min_confidence: _builtins.float
     """0..1; default 0.5."""
     request_id: _builtins.str
