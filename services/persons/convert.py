@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf import field_mask_pb2
@@ -32,6 +33,7 @@ from shared.rpc.enums import from_enum
 MAX_REASON = 500
 # Looked up once: a page has hundreds of them.
 _STATUSES = {status: persons_pb2.PersonStatus.Value(f"PERSON_STATUS_{status.value}") for status in PersonStatus}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EDITABLE = ("name", "status", "birth_date", "cover_face_id", "notes", "external_ids")
 
 
@@ -42,17 +44,17 @@ def to_person(person: Person) -> persons_pb2.Person:
         library_id=person.library_id,
         name=person.name,
         status=_STATUSES[person.status],
-        birth_date=to_date(person.birth_date),
+        birth_date=_fields_of_date(person.birth_date),
         merged_into=str(person.merged_into or ""),
         cover_face_id=str(person.cover_face_id or ""),
         notes=person.notes,
         external_ids=person.external_ids,
         face_count=person.face_count,
-        first_seen=to_timestamp(person.first_seen),
-        last_seen=to_timestamp(person.last_seen),
-        create_time=to_timestamp(person.created_at),
-        update_time=to_timestamp(person.updated_at),
-        delete_time=to_timestamp(person.deleted_at),
+        first_seen=_fields_of_moment(person.first_seen),
+        last_seen=_fields_of_moment(person.last_seen),
+        create_time=_fields_of_moment(person.created_at),
+        update_time=_fields_of_moment(person.updated_at),
+        delete_time=_fields_of_moment(person.deleted_at),
         etag=person.etag,
     )
 
@@ -69,17 +71,6 @@ def from_order(order: persons_pb2.PersonOrder.ValueType, default: PersonOrder) -
     if order == persons_pb2.PERSON_ORDER_UNSPECIFIED:
         return default
     return from_enum(persons_pb2.PersonOrder.Name, order, PersonOrder, "PERSON_ORDER_", "order")
-
-
-def to_date(value: PartialDate | None) -> types_pb2.Date | None:
-    """A partial date as a message; None stays unset."""
-    if value is None:
-        return None
-    return types_pb2.Date(
-        year=value.value.year,
-        month=value.value.month if value.precision is not DatePrecision.YEAR else 0,
-        day=value.value.day if value.precision is DatePrecision.DAY else 0,
-    )
 
 
 def from_date(message: types_pb2.Date, field: str) -> PartialDate:
@@ -193,8 +184,8 @@ def to_people_entry(entry: PeopleEntry) -> persons_pb2.PeopleEntry:
         display_name=entry.display_name,
         face_count=entry.face_count,
         cover_face_id=str(entry.cover_face_id or ""),
-        first_seen=to_timestamp(entry.first_seen),
-        last_seen=to_timestamp(entry.last_seen),
+        first_seen=_fields_of_moment(entry.first_seen),
+        last_seen=_fields_of_moment(entry.last_seen),
     )
     if entry.kind is PeopleKind.PERSON:
         message.person_id = entry.entry_id
@@ -250,6 +241,29 @@ def to_exclusion(exclusion: Exclusion, library_id: str) -> assignments_pb2.Exclu
         created_by=exclusion.created_by,
         create_time=to_timestamp(exclusion.created_at),
     )
+
+
+# A page has hundreds of moments and dates. Given as its fields a message is made in its place; one made before is copied
+# there by way of its bytes, which takes a third longer in all. The stubs know only of the latter, so these answer with Any.
+
+
+def _fields_of_moment(moment: datetime | None) -> Any:
+    """A moment as the fields of a Timestamp; None stays unset."""
+    if moment is None:
+        return None
+    since = moment - _EPOCH
+    return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1000}
+
+
+def _fields_of_date(value: PartialDate | None) -> Any:
+    """A partial date as the fields of a Date; None stays unset."""
+    if value is None:
+        return None
+    return {
+        "year": value.value.year,
+        "month": value.value.month if value.precision is not DatePrecision.YEAR else 0,
+        "day": value.value.day if value.precision is DatePrecision.DAY else 0,
+    }
 
 
 def _to_captured(photo: PersonPhoto) -> types_pb2.CaptureTime | None:
