@@ -33,6 +33,7 @@ DATABASE_FAILURES = (DBAPIError, PoolTimeout, OSError)
 _IDLE_S = 5.0
 _RECYCLE_S = 1800
 _RETURNED_AT = "returned_at"
+_PLAN_ONCE = "SET LOCAL plan_cache_mode = force_generic_plan"
 
 
 class Reader(Protocol):
@@ -215,9 +216,17 @@ class Database:
         return cls(engine, Reads(dsn, max(1, settings.pool_size // 2), listeners, **connect), listeners)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Commits at the end of the block, rolls back if it raises."""
+    async def transaction(self, *, few_rows: bool = False) -> AsyncIterator[Transaction]:
+        """Commits at the end of the block, rolls back if it raises.
+
+        With ``few_rows`` PostgreSQL keeps the plans it has made for any values: for work on a handful of rows, found by their
+        keys. It would plan a statement with ``= ANY`` anew each time, as a short list is cheaper than it takes any to be, and
+        that costs more than the statement. Not where a value decides the plan: a person with so many faces, a whole library.
+        """
         async with self._begin() as (tx, begun):
+            if few_rows:
+                with translate_driver_errors(_PLAN_ONCE, tx.driver):
+                    await tx.driver.execute(_PLAN_ONCE)
             yield tx
             with translate_driver_errors("COMMIT", tx.driver):
                 await begun.commit()

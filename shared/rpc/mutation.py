@@ -35,6 +35,7 @@ class Mutations:
         work: Callable[[Transaction, Caller], Awaitable[Answer]],
         *,
         dry_run: bool = False,
+        few_rows: bool = False,
     ) -> Answer:
         """Do ``work`` in a transaction and answer with what it returns.
 
@@ -43,14 +44,15 @@ class Mutations:
         :class:`AnswerForgotten` if that answer was about a person who was forgotten since.
 
         With ``dry_run`` the work is done, answered and rolled back: nothing is stored or looked up under the id, nobody
-        is notified, nothing waits for the commit. Whatever ``work`` refuses it refuses all the same.
+        is notified, nothing waits for the commit. Whatever ``work`` refuses it refuses all the same. ``few_rows`` is of
+        :meth:`Database.transaction`.
         """
         caller = make_caller(request)
         key = _request_key(request, caller)
         if dry_run:
             async with self._database.trial() as tx:
                 return await work(tx, caller)
-        async with self._database.transaction() as tx:
+        async with self._database.transaction(few_rows=few_rows) as tx:
             return await self._answer_once(tx, key, answer_type, lambda: work(tx, caller))
 
     async def run_after(

@@ -70,7 +70,7 @@ class AssignmentServicer(assignments_pb2_grpc.AssignmentServiceServicer):
                 assignment=to_assignment(made.assignments[0]), change_id=str(made.change_id or "")
             )
 
-        return await self._mutations.run(request, pb.AssignFaceResponse, work)
+        return await self._mutations.run(request, pb.AssignFaceResponse, work, few_rows=True)
 
     async def UnassignFace(self, request: pb.UnassignFaceRequest, context: Context) -> pb.UnassignFaceResponse:
         command = UnassignFace(

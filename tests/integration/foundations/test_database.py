@@ -94,6 +94,19 @@ async def test_what_waits_for_the_commit_is_called_after_it_and_only_then(base: 
     assert called == ["first", "second"]
 
 
+async def test_plans_are_kept_for_a_transaction_of_few_rows_and_for_no_other(empty: DatabaseSettings) -> None:
+    database = Database.connect(empty, application="test")
+    modes = []
+    try:
+        # On the one connection there is.
+        for few_rows in (False, True, False):
+            async with database.transaction(few_rows=few_rows) as tx:
+                modes.append(await tx.scalar(text("SHOW plan_cache_mode")))
+    finally:
+        await database.close()
+    assert modes == ["auto", "force_generic_plan", "auto"]
+
+
 async def test_a_commit_that_fails_calls_nothing(base: Foundation) -> None:
     called: list[str] = []
     async with base.database.transaction() as tx:
