@@ -10,10 +10,10 @@ and more to their person's best prototype. One is found if it is asked about, or
 answer settles both. ``recall_of_persons`` is the mean over people; ``/two_rounds`` is of two jobs, the questions of the first
 answered in between. ``auto_assign``: the same of what AssignKnownFaces assigned. ``calibration``: ``ece`` of the questions that
 are asked after 500 answers and were not among them, by default; ``ece_from_floor`` of all that reach the floor of questions.
-``completeness``: on which share of the people the estimate is within a fifth of the faces that are missing, after those answers,
+``completeness``: on which share of people the estimate is within a fifth of the faces that are missing, after those answers,
 and before any (``/cold``); ``/10+`` of people who miss so many.
 
-``find_more_1m``, with SIZE=1m alone: one person of a thousand faces among a million that nobody has, beside the seed design with
+``find_more_1m``, with SIZE=1m alone: one person of a thousand faces among a million nobody has, beside the seed design with
 each of these faces (``/seed``, once: ``speed_vs_one_by_one`` is by that) and with a sample of fifty (``/seed_sampled``,
 ``speed_vs_sampled``). The embedded Qdrant builds no index and compares with every face: most of what either takes is that.
 """
