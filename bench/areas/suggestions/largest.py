@@ -20,7 +20,7 @@ from bench.areas.suggestions.faces import DrawnFaces, Ints
 from bench.areas.suggestions.finding import MAX_PER_PERSON, MIN_CONFIDENCE
 from bench.areas.suggestions.library import seed_library
 from bench.areas.suggestions.people import FACES_LABELLED, LabelledPeople, label_people, read_questions
-from bench.areas.suggestions.seed_design import PROTOTYPES_SAMPLED, find_more_as_seed, prepare_seed
+from bench.areas.suggestions.seed_design import HITS_EACH, PROTOTYPES_SAMPLED, find_more_as_seed, prepare_seed
 from deploy.local.ports import StackPorts
 from services.suggestions.domain.discovering import FindMore, start_find_more
 from services.suggestions.domain.model import SuggestionMethod
@@ -65,9 +65,13 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Kith's runs and the seed's with a sample of the person's faces, in turn; and one of the seed's with each of them."""
+    """Runs in turn: Kith's with as many hits for each vector as the seed's have, with as many as by default, and with the most
+    there may be; the seed's with a sample of the person's faces. And one of the seed's with each of them.
+    """
 
     kith: list[Cost]
+    usual: list[Cost]
+    most: list[Cost]
     sampled: list[Cost]
     one_by_one: Cost
 
@@ -82,12 +86,14 @@ async def measure_largest(base: Foundation, drawn: DrawnFaces, ports: StackPorts
         person_id = people.ids[next(iter(chosen))]
         await await_quiet(base)
         # The first search in so many faces reads them from the disk, whosever it is.
-        await _run_kith(base, people, person_id)
-        kith, sampled = [], []
+        await _run_kith(base, people, person_id, HITS_EACH)
+        kith, usual, most, sampled = [], [], [], []
         for _ in range(repeat):
-            kith.append(await _run_kith(base, people, person_id))
+            kith.append(await _run_kith(base, people, person_id, HITS_EACH))
+            usual.append(await _run_kith(base, people, person_id, base.settings.suggestions.max_per_person))
+            most.append(await _run_kith(base, people, person_id, MAX_PER_PERSON))
             sampled.append(await _run_seed(base, people, person_id, PROTOTYPES_SAMPLED))
-        return Race(kith, sampled, await _run_seed(base, people, person_id, OF_THE_PERSON))
+        return Race(kith, usual, most, sampled, await _run_seed(base, people, person_id, OF_THE_PERSON))
 
 
 def choose_known(drawn: DrawnFaces) -> dict[int, Ints]:
@@ -104,10 +110,10 @@ def choose_known(drawn: DrawnFaces) -> dict[int, Ints]:
     }
 
 
-async def _run_kith(base: Foundation, people: LabelledPeople, person_id: UUID) -> Cost:
+async def _run_kith(base: Foundation, people: LabelledPeople, person_id: UUID, most: int) -> Cost:
     async with base.database.transaction() as tx:
         await tx.execute(delete(suggestions).where(suggestions.c.library_id == LIBRARY))
-    command = FindMore(LIBRARY, [person_id], SuggestionMethod.PROTOTYPES, MAX_PER_PERSON, MIN_CONFIDENCE)
+    command = FindMore(LIBRARY, [person_id], SuggestionMethod.PROTOTYPES, most, MIN_CONFIDENCE)
     async with AsyncExitStack() as stack:
         with counting(base) as (counted, sent):
             executor = SliceExecutor(build_handlers(counted, stack), base.database, base.clock, base.ids, _PATIENT)
