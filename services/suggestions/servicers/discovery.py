@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 import grpc
+from google.protobuf.message import Message
 
 from kith.suggestions.v1 import discovery_pb2 as pb
 from kith.suggestions.v1 import discovery_pb2_grpc
@@ -30,9 +31,19 @@ from shared.db.engine import Database, Transaction
 from shared.errors import InvalidRequest
 from shared.ids import parse_library_id, parse_uuid
 from shared.jobs.convert import to_job
+from shared.jobs.model import Job
 from shared.rpc.mutation import Mutations
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Command = TypeVar("Command")
+Started = TypeVar(
+    "Started",
+    pb.FindMoreSuggestionsResponse,
+    pb.PropagateLabelResponse,
+    pb.AssignKnownFacesResponse,
+    pb.ExpireSuggestionsResponse,
+    pb.PurgeOrphanedSuggestionsResponse,
+)
 
 MAX_PERSONS = 500
 MAX_PER_PERSON = 5000
@@ -71,30 +82,27 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
             min_confidence=read_confidence(request.min_confidence) if given else settings.min_confidence,
         )
 
-        async def work(tx: Transaction, caller: Caller) -> pb.FindMoreSuggestionsResponse:
-            job = await start_find_more(tx, self._deps, command, caller)
-            return pb.FindMoreSuggestionsResponse(job=to_job(job, self._deps.clock.now()))
-
-        return await self._mutations.run(request, pb.FindMoreSuggestionsResponse, work)
+        return await self._start(request, pb.FindMoreSuggestionsResponse, start_find_more, command)
 
     async def AssignKnownFaces(
         self, request: pb.AssignKnownFacesRequest, context: Context
     ) -> pb.AssignKnownFacesResponse:
-        given = request.HasField("target_precision")
+        target = self._deps.settings.assign_precision
+        if request.HasField("target_precision"):
+            # A float of the wire is a little off: 0.9 comes as 0.899999976.
+            target = round(request.target_precision, 6)
+            if not LEAST_TARGET <= target < 1:
+                raise InvalidRequest(
+                    f"target_precision must be at least {LEAST_TARGET} and below 1", field="target_precision"
+                )
         command = AssignKnown(
             library_id=parse_library_id(request.library_id),
             person_ids=_read_persons(request.person_ids),
-            target_precision=request.target_precision if given else self._deps.settings.assign_precision,
+            target_precision=target,
             dry_run=request.dry_run,
         )
-        if not LEAST_TARGET <= command.target_precision < 1:
-            raise InvalidRequest(f"target_precision must be {LEAST_TARGET}..1, and below 1", field="target_precision")
 
-        async def work(tx: Transaction, caller: Caller) -> pb.AssignKnownFacesResponse:
-            job = await start_assign_known(tx, self._deps, command, caller)
-            return pb.AssignKnownFacesResponse(job=to_job(job, self._deps.clock.now()))
-
-        return await self._mutations.run(request, pb.AssignKnownFacesResponse, work)
+        return await self._start(request, pb.AssignKnownFacesResponse, start_assign_known, command)
 
     async def PropagateLabel(self, request: pb.PropagateLabelRequest, context: Context) -> pb.PropagateLabelResponse:
         if not 1 <= len(request.face_ids) <= MAX_FACES:
@@ -106,33 +114,21 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
             face_ids=list(dict.fromkeys(face_ids)),
         )
 
-        async def work(tx: Transaction, caller: Caller) -> pb.PropagateLabelResponse:
-            job = await start_propagate(tx, self._deps, command, caller)
-            return pb.PropagateLabelResponse(job=to_job(job, self._deps.clock.now()))
-
-        return await self._mutations.run(request, pb.PropagateLabelResponse, work)
+        return await self._start(request, pb.PropagateLabelResponse, start_propagate, command)
 
     async def ExpireSuggestions(
         self, request: pb.ExpireSuggestionsRequest, context: Context
     ) -> pb.ExpireSuggestionsResponse:
         library_id = parse_library_id(request.library_id)
 
-        async def work(tx: Transaction, caller: Caller) -> pb.ExpireSuggestionsResponse:
-            job = await start_expire(tx, self._deps, library_id, caller)
-            return pb.ExpireSuggestionsResponse(job=to_job(job, self._deps.clock.now()))
-
-        return await self._mutations.run(request, pb.ExpireSuggestionsResponse, work)
+        return await self._start(request, pb.ExpireSuggestionsResponse, start_expire, library_id)
 
     async def PurgeOrphanedSuggestions(
         self, request: pb.PurgeOrphanedSuggestionsRequest, context: Context
     ) -> pb.PurgeOrphanedSuggestionsResponse:
         library_id = parse_library_id(request.library_id)
 
-        async def work(tx: Transaction, caller: Caller) -> pb.PurgeOrphanedSuggestionsResponse:
-            job = await start_purge(tx, self._deps, library_id, caller)
-            return pb.PurgeOrphanedSuggestionsResponse(job=to_job(job, self._deps.clock.now()))
-
-        return await self._mutations.run(request, pb.PurgeOrphanedSuggestionsResponse, work)
+        return await self._start(request, pb.PurgeOrphanedSuggestionsResponse, start_purge, library_id)
 
     async def EstimateCompleteness(
         self, request: pb.EstimateCompletenessRequest, context: Context
@@ -175,6 +171,21 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
     async def GetCalibration(self, request: pb.GetCalibrationRequest, context: Context) -> pb.GetCalibrationResponse:
         report = await report_calibration(self._database, parse_library_id(request.library_id))
         return pb.GetCalibrationResponse() if report is None else to_calibration(report)
+
+    async def _start(
+        self,
+        request: Message,
+        answer_type: type[Started],
+        start: Callable[[Transaction, SuggestionsDeps, Command, Caller], Awaitable[Job]],
+        command: Command,
+    ) -> Started:
+        """Start a job once, and answer with it."""
+
+        async def work(tx: Transaction, caller: Caller) -> Started:
+            job = await start(tx, self._deps, command, caller)
+            return answer_type(job=to_job(job, self._deps.clock.now()))
+
+        return await self._mutations.run(request, answer_type, work)
 
 
 def _to_settings(settings: DiscoverySettings) -> pb.DiscoverySettings:

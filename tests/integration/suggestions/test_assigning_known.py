@@ -146,6 +146,8 @@ async def test_bad_requests_are_told_by_field(people: People, questions: Questio
         assert [each.field for each in wrong.value.violations] == [name]
     with pytest.raises(NotFound):
         await ask(person_ids=[str(uuid4())])
+    # The least there may be is no float of 32 bits.
+    await ask(target_precision=0.9)
 
 
 async def test_a_library_without_a_model_has_nobody_to_assign(
