@@ -56,7 +56,7 @@ class AssignKnownHandler:
                 async with run.step() as tx:
                     await run.checkpoint(tx, Progress(phase="assign"), _stand(counts, rounds))
                 await rounds.send()
-            questions = finder.pick(looked, divided.doubtful)
+            questions = await finder.pick(looked, divided.doubtful)
             async with run.step() as tx:
                 if dry_run:
                     counts["would_assign"] += len(divided.sure)

@@ -168,7 +168,7 @@ class Finder:
     async def find(self, person_ids: Sequence[UUID]) -> Found:
         """Questions about a batch of persons. No transaction is open while it searches or computes."""
         looked = await self.look(person_ids)
-        return Found(self.pick(looked, looked.questions), len(looked.faces), looked.open_pairs)
+        return Found(await self.pick(looked, looked.questions), len(looked.faces), looked.open_pairs)
 
     async def look(self, person_ids: Sequence[UUID]) -> Looked:
         """The faces that may be these persons'. No transaction is open while it searches or computes."""
@@ -191,9 +191,10 @@ class Finder:
         shown = {(each.face.asset_id, person_id) for each in found for person_id in each.shown}
         return Looked(found, [note_same_photo(question, shown) for question in questions], pairs.open)
 
-    def pick(self, looked: Looked, questions: Sequence[Question]) -> list[Question]:
-        """Those of the questions that are worth asking."""
-        return pick_questions(
+    async def pick(self, looked: Looked, questions: Sequence[Question]) -> list[Question]:
+        """Those of the questions that are worth asking; in a thread, as thousands of faces take a second."""
+        return await asyncio.to_thread(
+            pick_questions,
             questions,
             [each.face for each in looked.faces],
             looked.open_pairs,
